@@ -1,0 +1,39 @@
+# The whole pipeline: data, training runs, one table, figures, report.
+#
+#   snakemake                    everything that config.yaml asks for
+#   snakemake train              the training runs alone
+#   snakemake plots              and the figures
+#   snakemake partial_report     a report on what exists, after failures too
+#   snakemake results/digits/ring-queue/float32/world_size=3/seed=0/rep=0/metrics.json
+#                                one run, also one that config.yaml does not list
+#   snakemake --configfile workflow/config/smoke.yaml
+#                                another configuration, laid over config.yaml
+from snakemake.utils import min_version
+
+min_version("9.17")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+include: "workflow/rules/validate.smk"
+include: "workflow/rules/common.smk"
+include: "workflow/rules/runs.smk"
+include: "workflow/rules/inputs.smk"
+include: "workflow/rules/sources.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/gather.smk"
+include: "workflow/rules/plots.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "report/report.md",
+        FIGURES,
+
+
+onerror:
+    print("For a report on the runs that did finish: snakemake partial_report")

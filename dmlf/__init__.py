@@ -1,0 +1,55 @@
+"""dmlf: distributed training with the same bits at any world size.
+
+The public names load what they need when they are first used, so `import dmlf` needs neither
+torch nor a workflow engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dmlf.config import RunConfig as RunConfig
+    from dmlf.errors import ConfigError as ConfigError
+    from dmlf.errors import DmlfError as DmlfError
+    from dmlf.numerics import exact_sum as exact_sum
+    from dmlf.tasks import Dataset as Dataset
+    from dmlf.tasks import NumpyTask as NumpyTask
+    from dmlf.tasks import TorchTask as TorchTask
+    from dmlf.training.interceptor import GradientInterceptor as GradientInterceptor
+    from dmlf.training.run import train as train
+
+_HOMES = {
+    "ConfigError": "dmlf.errors",
+    "Dataset": "dmlf.tasks",
+    "DmlfError": "dmlf.errors",
+    "GradientInterceptor": "dmlf.training.interceptor",
+    "NumpyTask": "dmlf.tasks",
+    "RunConfig": "dmlf.config",
+    "TorchTask": "dmlf.tasks",
+    "exact_sum": "dmlf.numerics",
+    "train": "dmlf.training.run",
+}
+
+__all__ = [
+    "ConfigError",
+    "Dataset",
+    "DmlfError",
+    "GradientInterceptor",
+    "NumpyTask",
+    "RunConfig",
+    "TorchTask",
+    "exact_sum",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dmlf' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

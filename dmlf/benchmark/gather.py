@@ -1,0 +1,157 @@
+"""Gather what a plan of runs left behind into one tidy table, judged and never merged by guess.
+
+Each expected run becomes one row: completed, failed (it left failure.json), skipped (by the plan,
+with a reason), missing, or invalid (its file is not what it claims to be). One bad file spoils its
+own row only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dmlf.benchmark.checks import Evidence, check_runs
+from dmlf.benchmark.files import read_json
+from dmlf.benchmark.layout import ResultPath
+from dmlf.benchmark.records import completed_row, epoch_rows, reference_state, short_cohort
+from dmlf.benchmark.schema import validate
+from dmlf.benchmark.table import RunRow, Table, write_table
+from dmlf.config import RunConfig
+from dmlf.errors import MetricsError
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """One line of the plan: where the run lies, its reference, and why it was skipped, if so."""
+
+    result: ResultPath
+    reference: str | None
+    skipped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Completed:
+    expected: Expected
+    metrics: Mapping[str, Any]
+    config: RunConfig
+    evidence: Evidence
+
+
+def gather(expected_path: str | Path, output_path: str | Path) -> Table:
+    """Read every expected run, judge it, and write runs.csv at `output_path`, epochs.csv beside it.
+
+    expected_path: JSON list of {"path", "reference", "skipped"}; paths count from the current
+    folder. Raises MetricsError when that list itself is not valid, and OSError.
+    """
+    found = [_read(expected) for expected in read_expected(expected_path)]
+    completed = [item for item in found if isinstance(item, _Completed)]
+    verdicts = iter(check_runs([item.evidence for item in completed]))
+    runs, epochs = [], []
+    for item in found:
+        if isinstance(item, RunRow):
+            runs.append(item)
+            continue
+        row = completed_row(
+            item.expected.result, item.metrics, item.config, item.evidence, next(verdicts)
+        )
+        runs.append(row)
+        epochs.extend(epoch_rows(row, item.metrics))
+    table = Table(runs=tuple(runs), epochs=tuple(epochs))
+    write_table(output_path, table)
+    return table
+
+
+def read_expected(path: str | Path) -> list[Expected]:
+    """Read the plan strictly. Raises MetricsError, also when the file is absent."""
+    name = str(path)
+    try:
+        entries = read_json(path)
+    except FileNotFoundError:
+        raise MetricsError(name, "file", "does not exist; it lists the expected runs") from None
+    if not isinstance(entries, list):
+        raise MetricsError(name, "document", "is not a list of expected runs")
+    plan: dict[str, Expected] = {}
+    for index, entry in enumerate(entries):
+        field = f"[{index}]"
+        if not isinstance(entry, dict) or set(entry) != {"path", "reference", "skipped"}:
+            raise MetricsError(name, field, "is not an object of path, reference and skipped")
+        texts = (entry["reference"], entry["skipped"])
+        if not isinstance(entry["path"], str) or any(
+            value is not None and not isinstance(value, str) for value in texts
+        ):
+            raise MetricsError(name, field, "path must be text, the others text or null")
+        if entry["path"] in plan:
+            raise MetricsError(name, field, f"names {entry['path']} a second time")
+        plan[entry["path"]] = Expected(ResultPath.parse(entry["path"]), *texts)
+    return list(plan.values())
+
+
+def _read(expected: Expected) -> _Completed | RunRow:
+    result = expected.result
+    if expected.skipped is not None:
+        return _absent_row(result, "skipped", expected.skipped or "no reason given")
+    try:
+        metrics = read_json(result.path)
+    except FileNotFoundError:
+        return _read_failure(result)
+    except (MetricsError, OSError) as error:
+        return _absent_row(result, "invalid", _reason(error))
+    try:
+        config = validate(metrics, result.path)
+    except MetricsError as error:
+        return _absent_row(result, "invalid", _reason(error))
+    differences = result.differences(config)
+    if differences:
+        reason = f"the file belongs to another configuration: {'; '.join(differences)}"
+        return _absent_row(result, "invalid", reason)
+    reference_sha256, problem = reference_state(expected.reference, metrics, config)
+    evidence = Evidence(
+        config=config,
+        cohort=short_cohort(metrics, config),
+        final_state_sha256=metrics["final_state_sha256"],
+        replicas_identical=metrics["correctness"]["replicas_identical"],
+        traffic_matches_theory=metrics["correctness"]["traffic_matches_theory"],
+        step_loss=metrics["convergence"]["step_loss"],
+        reference_sha256=reference_sha256,
+        reference_problem=problem,
+    )
+    return _Completed(expected, metrics, config, evidence)
+
+
+def _read_failure(result: ResultPath) -> RunRow:
+    path = Path(result.path).with_name("failure.json")
+    try:
+        failure = read_json(path)
+    except FileNotFoundError:
+        return _absent_row(result, "missing", "the run left neither metrics.json nor failure.json")
+    except (MetricsError, OSError) as error:
+        return _absent_row(result, "failed", f"failure.json is not readable: {_reason(error)}")
+    error_block = failure.get("error") if isinstance(failure, dict) else None
+    if not isinstance(error_block, dict):
+        return _absent_row(result, "failed", "failure.json names no error")
+    kind, message = error_block.get("type"), error_block.get("message")
+    return _absent_row(result, "failed", f"{kind}: {message}")
+
+
+def _reason(error: Exception) -> str:
+    """The error's text without the path, which the row names already."""
+    return f"{error.field}: {error.problem}" if isinstance(error, MetricsError) else str(error)
+
+
+def _absent_row(result: ResultPath, status: str, reason: str) -> RunRow:
+    return RunRow(
+        path=result.path,
+        task=result.task,
+        strategy=result.strategy,
+        algorithm=result.algorithm,
+        transport=result.transport,
+        reduction=result.reduction,
+        world_size=result.world_size,
+        seed=result.seed,
+        rep=result.rep,
+        status=status,
+        reason=reason,
+        check_detail="the run did not complete",
+    )

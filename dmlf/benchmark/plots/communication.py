@@ -1,0 +1,166 @@
+"""Where the time of a step goes: stacked bars, a panel per task and reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from dmlf.benchmark.cohorts import Cohort, Point, cohorts
+from dmlf.benchmark.plots import style
+from dmlf.benchmark.statistics import median_estimate
+from dmlf.benchmark.table import Table
+
+_HEIGHT = 0.66
+# Name, colour and hatch of each part, in the order of a step.
+_PARTS = (
+    ("data, forward, backward", style.BLUE, ""),
+    ("transfer", style.ORANGE, "////"),
+    ("waiting to receive", "#F5D58A", "...."),
+    ("optimizer", style.GREEN, "\\\\\\\\"),
+    ("other", style.PALE, ""),
+)
+
+
+def render(table: Table) -> Figure:
+    """Draw the median step of every contestant, split into its parts, in milliseconds."""
+    shown = [
+        (cohort, reduction) for cohort in cohorts(table.runs) for reduction in cohort.reductions()
+    ]
+    if not shown:
+        return style.note("No run with a passed correctness check: there is no time to show.")
+    tasks = list(dict.fromkeys(cohort.label for cohort, _ in shown))
+    reductions = [r for r in ("float32", "exact") if any(r == other for _, other in shown)]
+    slots = 1 + max(_places(_sorted(cohort, reduction))[0][-1] for cohort, reduction in shown)
+    width = 7.6 if len(reductions) == 1 else 5.4
+    figure, axes = style.panels(len(tasks), len(reductions), width, 0.9 + 0.27 * slots)
+    for panel in (panel for row in axes for panel in row):
+        panel.set_visible(False)
+    for cohort, reduction in shown:
+        panel = axes[tasks.index(cohort.label)][reductions.index(reduction)]
+        panel.set_visible(True)
+        panel.set_title(f"{cohort.label}, {reduction} reduction")
+        _draw(panel, cohort, reduction, slots)
+    points = [point for cohort, reduction in shown for point in cohort.points(reduction)]
+    style.legend(figure, _part_keys(), _reading_keys(points))
+    return figure
+
+
+def _draw(axes: Axes, cohort: Cohort, reduction: str, slots: float) -> None:
+    points = _sorted(cohort, reduction)
+    longest = max(max(point.values("step_time_s")) for point in cohort.points()) * 1e3
+    places, labels = _places(points)
+    for y, point in zip(places, points, strict=True):
+        left = 0.0
+        # White under pale parts, or the grid would show through.
+        axes.barh(y, sum(_parts_ms(point)), height=_HEIGHT, color="white", zorder=1.5)
+        alpha = 0.45 if point.oversubscribed else 1.0
+        for (_, color, hatch), width in zip(_PARTS, _parts_ms(point), strict=True):
+            axes.barh(
+                y,
+                width,
+                left=left,
+                height=_HEIGHT,
+                color=color,
+                alpha=alpha,
+                hatch=hatch,
+                edgecolor="white",
+                linewidth=0.3,
+                zorder=2,
+            )
+            left += width
+        times = [1e3 * value for value in point.values("step_time_s")]
+        whole = median_estimate(times)
+        axes.plot(
+            times,
+            [y] * len(times),
+            linestyle="",
+            marker="o",
+            markersize=3.2,
+            color=style.INK,
+            markerfacecolor="white" if point.oversubscribed else style.INK,
+            markeredgewidth=0.7,
+            zorder=4,
+        )
+        if whole.low is not None and whole.high is not None:
+            axes.hlines(y, whole.low, whole.high, color=style.INK, linewidth=1.2, zorder=3)
+    axes.set_yticks(places, labels)
+    axes.set_ylim(slots - 0.4, -0.6)
+    axes.set_xlim(0, 1.05 * longest)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", visible=True)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("time of a step (ms)")
+
+
+def _sorted(cohort: Cohort, reduction: str) -> list[Point]:
+    return sorted(
+        cohort.points(reduction),
+        key=lambda p: (p.contestant.strategy != "serial", p.contestant.world_size),
+    )
+
+
+def _places(points: Sequence[Point]) -> tuple[list[float], list[str]]:
+    """Vertical places, with a gap between world sizes, and the bars' names."""
+    places, labels = [], []
+    y, previous = 0.0, points[0].contestant.world_size
+    for point in points:
+        strategy, size = point.contestant.strategy, point.contestant.world_size
+        y += 0.45 if size != previous else 0.0
+        previous = size
+        calibrated = "*" if point.runs[0].phase_source == "calibrated" else ""
+        labels.append("serial" if strategy == "serial" else f"{strategy}{calibrated}, W = {size}")
+        places.append(y)
+        y += 1.0
+    return places, labels
+
+
+def _parts_ms(point: Point) -> tuple[float, ...]:
+    """Medians of the parts over runs; what they leave of the median step is `other`."""
+
+    def median(column: str) -> float:
+        return 1e3 * median_estimate(point.values(column)).median
+
+    compute = median("data_s") + median("forward_backward_s")
+    communication, wait, optimizer = (
+        median("communication_s"),
+        median("wait_s"),
+        median("optimizer_s"),
+    )
+    waiting = min(wait, communication)
+    rest = median("step_time_s") - compute - communication - optimizer
+    return compute, communication - waiting, waiting, optimizer, max(0.0, rest)
+
+
+def _part_keys() -> list[Patch]:
+    return [
+        Patch(facecolor=color, hatch=hatch, edgecolor="white", label=name)
+        for name, color, hatch in _PARTS
+    ]
+
+
+def _reading_keys(points: Sequence[Point]) -> list[Line2D]:
+    entries = [
+        Line2D([], [], color=style.INK, marker="o", markersize=3.2, linestyle="", label="one run")
+    ]
+    if any(len(point.runs) > 1 for point in points):
+        entries.append(Line2D([], [], color=style.INK, label="95 % interval of median step"))
+    if any(point.oversubscribed for point in points):
+        entries.append(
+            Line2D(
+                [],
+                [],
+                color=style.INK,
+                marker="o",
+                markersize=3.2,
+                markerfacecolor="white",
+                linestyle="",
+                label="pale: more processes than cores",
+            )
+        )
+    if any(point.runs[0].phase_source == "calibrated" for point in points):
+        entries.append(Line2D([], [], linestyle="", label="* transfer calibrated, not measured"))
+    return entries

@@ -1,0 +1,76 @@
+"""Strong-scaling efficiency: a row per task and reduction, a column for each of the two bases."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from dmlf.benchmark.cohorts import Cohort, Contestant, Point, cohorts, strategies
+from dmlf.benchmark.plots import style
+from dmlf.benchmark.plots.series import Mark, add_legend, draw_series
+from dmlf.benchmark.statistics import efficiency_estimate, median_estimate
+from dmlf.benchmark.table import Table
+
+_BASES = ("itself at world size 1", "serial")
+
+
+def render(table: Table) -> Figure:
+    """Draw throughput(W) / (W x throughput of the base at world size 1)."""
+    rows = [
+        (cohort, reduction)
+        for cohort in cohorts(table.runs)
+        for reduction in cohort.reductions()
+        if any(_marks(cohort, reduction, base) for base in _BASES)
+    ]
+    if not rows:
+        return style.note("No checked run at world size 1 to compare with: no efficiency to show.")
+    looks = style.looks(strategies(p for cohort, _ in rows for p in cohort.points()))
+    figure, axes = style.panels(len(rows), len(_BASES), 4.6, 2.9)
+    for row, (cohort, reduction) in enumerate(rows):
+        sizes = sorted({contestant.world_size for contestant in cohort.contestants()})
+        top = max(
+            [1.0, *(v for b in _BASES for m in _marks(cohort, reduction, b) for v in m.values)]
+        )
+        for column, base in enumerate(_BASES):
+            panel = axes[row][column]
+            panel.set_title(f"{cohort.label}, {reduction}: against {base}")
+            draw_series(panel, _marks(cohort, reduction, base), sizes, looks)
+            _frame(panel, top)
+        axes[row][0].set_ylabel("efficiency")
+    ideal = Line2D([], [], color=style.GREY, linestyle="--", label="ideal: 100 %")
+    marks = [m for cohort, reduction in rows for b in _BASES for m in _marks(cohort, reduction, b)]
+    add_legend(figure, marks, looks, [ideal])
+    return figure
+
+
+def _frame(axes: Axes, top: float) -> None:
+    axes.axhline(1.0, color=style.GREY, linestyle="--", linewidth=1.1, zorder=1)
+    axes.set_ylim(0, 1.12 * top)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=" %"))
+
+
+def _marks(cohort: Cohort, reduction: str, base: str) -> list[Mark]:
+    marks = []
+    for point in cohort.points(reduction):
+        strategy, size = point.contestant.strategy, point.contestant.world_size
+        reference = _base(cohort, point, base)
+        if strategy == "serial" or reference is None:
+            continue
+        median = median_estimate(reference.throughput).median
+        marks.append(
+            Mark(
+                strategy,
+                size,
+                [value / (size * median) for value in point.throughput],
+                efficiency_estimate(point.throughput, size, reference.throughput),
+                point.oversubscribed,
+            )
+        )
+    return marks
+
+
+def _base(cohort: Cohort, point: Point, base: str) -> Point | None:
+    strategy = "serial" if base == "serial" else point.contestant.strategy
+    return cohort.point(Contestant(strategy, point.contestant.reduction, 1))

@@ -1,0 +1,83 @@
+"""A panel of values over world size, one line per strategy: the form of three of the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dmlf.benchmark.cohorts import strategy_order
+from dmlf.benchmark.plots import style
+from dmlf.benchmark.statistics import Estimate
+
+
+# The part of a world size's place that its contestants spread over.
+_SPREAD = 0.66
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One point: a value per run, and their median with its interval."""
+
+    strategy: str
+    world_size: int
+    values: Sequence[float]
+    estimate: Estimate
+    oversubscribed: bool
+
+
+def draw_series(
+    axes: Axes,
+    marks: Sequence[Mark],
+    world_sizes: Sequence[int],
+    looks: Mapping[str, style.Look],
+) -> None:
+    """Draw marks on a categorical world-size axis, strategies beside each other."""
+    style.world_size_axis(axes, world_sizes)
+    if not marks:
+        axes.text(
+            0.5, 0.5, "no run to show", transform=axes.transAxes, ha="center", color=style.GREY
+        )
+        return
+    names = sorted({mark.strategy for mark in marks}, key=strategy_order)
+    spacing = _SPREAD / max(len(names) - 1, 3)
+    for index, name in enumerate(names):
+        offset = spacing * (index - (len(names) - 1) / 2)
+        look = looks[name]
+        own = sorted((m for m in marks if m.strategy == name), key=lambda m: m.world_size)
+        places = [world_sizes.index(mark.world_size) + offset for mark in own]
+        axes.plot(
+            places,
+            [mark.estimate.median for mark in own],
+            color=look.color,
+            linestyle=look.dashes,
+            linewidth=1.2,
+            zorder=2,
+        )
+        for x, mark in zip(places, own, strict=True):
+            style.draw_point(
+                axes,
+                x,
+                mark.values,
+                mark.estimate,
+                look,
+                hollow=mark.oversubscribed,
+                aside=0.36 * spacing,
+            )
+
+
+def add_legend(
+    figure: Figure,
+    marks: Sequence[Mark],
+    looks: Mapping[str, style.Look],
+    extra: Sequence[Artist] = (),
+) -> None:
+    """Name the strategies of some marks, then say how marks and `extra` lines are read."""
+    names = sorted({mark.strategy for mark in marks}, key=strategy_order)
+    reading = style.reading_keys(
+        any(mark.oversubscribed for mark in marks), any(len(mark.values) > 1 for mark in marks)
+    )
+    style.legend(figure, [style.key(looks[name], name) for name in names], [*reading, *extra])

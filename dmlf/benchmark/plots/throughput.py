@@ -1,0 +1,73 @@
+"""Throughput over world size: one row of panels per task, one column per reduction."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dmlf.benchmark.cohorts import Cohort, Contestant, cohorts, strategies
+from dmlf.benchmark.plots import style
+from dmlf.benchmark.plots.series import Mark, add_legend, draw_series
+from dmlf.benchmark.statistics import median_estimate
+from dmlf.benchmark.table import Table
+
+
+def render(table: Table) -> Figure:
+    """Draw samples per second of every strategy, with the ideal of W times serial."""
+    shown = [cohort for cohort in cohorts(table.runs) if cohort.points()]
+    if not shown:
+        return style.note("No run with a passed correctness check: there is no speed to show.")
+    present = {reduction for cohort in shown for reduction in cohort.reductions()}
+    reductions = [reduction for reduction in ("float32", "exact") if reduction in present]
+    looks = style.looks(strategies(point for cohort in shown for point in cohort.points()))
+    width = 6.4 if len(reductions) == 1 else 4.6
+    figure, axes = style.panels(len(shown), len(reductions), width, 3.3)
+    for row, cohort in enumerate(shown):
+        for column, reduction in enumerate(reductions):
+            panel = axes[row][column]
+            panel.set_title(f"{cohort.label}, {reduction} reduction")
+            draw_series(panel, _marks(cohort, reduction), _world_sizes(cohort), looks)
+            _ideal(panel, cohort, reduction)
+        axes[row][0].set_ylabel("throughput (samples/s)")
+    ideal = Line2D([], [], color=style.GREY, linestyle="--", label="ideal: world size x serial")
+    marks = [m for cohort in shown for r in reductions for m in _marks(cohort, r)]
+    add_legend(figure, marks, looks, [ideal])
+    return figure
+
+
+def _world_sizes(cohort: Cohort) -> list[int]:
+    return sorted({contestant.world_size for contestant in cohort.contestants()})
+
+
+def _marks(cohort: Cohort, reduction: str) -> list[Mark]:
+    return [
+        Mark(
+            point.contestant.strategy,
+            point.contestant.world_size,
+            point.throughput,
+            median_estimate(point.throughput),
+            point.oversubscribed,
+        )
+        for point in cohort.points(reduction)
+    ]
+
+
+def _ideal(axes: Axes, cohort: Cohort, reduction: str) -> None:
+    # The line may leave the panel: making room for all of it would squeeze the data together.
+    axes.set_ylim(0, 1.15 * max(max(point.throughput) for point in cohort.points()))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    serial = cohort.point(Contestant("serial", reduction, 1))
+    if serial is None:
+        return
+    base = median_estimate(serial.throughput).median
+    sizes = _world_sizes(cohort)
+    axes.axhline(base, color=style.BLACK, linestyle=(0, (1, 1.5)), linewidth=0.9, zorder=1)
+    axes.plot(
+        range(len(sizes)),
+        [base * size for size in sizes],
+        color=style.GREY,
+        linestyle="--",
+        linewidth=1.1,
+        zorder=1,
+    )

@@ -1,0 +1,211 @@
+"""The claims that the report makes: which predicates are asked, about whom, and in what words."""
+
+from __future__ import annotations
+
+from dmlf.benchmark.claims import (
+    Claim,
+    Judged,
+    Outcome,
+    Predicate,
+    accuracy_within,
+    all_checked,
+    communication_below,
+    faster,
+    same_exact_bits,
+)
+from dmlf.benchmark.cohorts import Cohort, Contestant
+
+ACCURACY_POINTS = 0.5
+COMMUNICATION_SHARE = 0.5
+PEER = "ddp-gloo"
+
+Texts = tuple[str, str, str]
+
+
+def judge_claims(cohort: Cohort) -> list[Judged]:
+    """Judge every claim that the planned runs call for."""
+    return [claim.judge(cohort) for claim in claim_list(cohort)]
+
+
+def claim_list(cohort: Cohort) -> list[Claim]:
+    """The claims for a cohort, from what was planned (not from what came out)."""
+    contestants = cohort.contestants()
+    claims = [_all_checked()]
+    if any(contestant.reduction == "exact" for contestant in contestants):
+        claims.append(_same_bits())
+    distributed = [c for c in contestants if c.strategy != "serial"]
+    claims += [_beats_serial(c) for c in distributed]
+    peers = {c.world_size for c in distributed if c.strategy == PEER}
+    claims += [
+        _beats_peer(c)
+        for c in distributed
+        if c.strategy != PEER and c.reduction == "float32" and c.world_size in peers
+    ]
+    claims += [_more_workers_help(c) for c in distributed if c.world_size > 1]
+    names = dict.fromkeys((c.strategy, c.reduction) for c in distributed)
+    claims += [_same_accuracy(*name) for name in names]
+    claims += [_mostly_computing(c) for c in distributed if c.world_size > 1]
+    planned = set(contestants)
+    claims += [
+        _exact_costs(c) for c in contestants if c.reduction == "exact" and _float32(c) in planned
+    ]
+    return claims
+
+
+def _claim(
+    kind: str, about: Contestant | None, figure: str | None, texts: Texts, predicate: Predicate
+) -> Claim:
+    """Build a claim; texts: for holding, for not holding, for not distinguishable."""
+    subject = "all runs" if about is None else str(about)
+    parts = [kind] if about is None else [kind, about.strategy, about.reduction]
+    world_size = None if about is None or about.world_size == 0 else about.world_size
+    where = subject if world_size is None else f"{subject} at world size {world_size}"
+    return Claim(
+        name="/".join(parts if world_size is None else [*parts, f"world_size={world_size}"]),
+        kind=kind,
+        subject=subject,
+        world_size=world_size,
+        figure=figure,
+        texts={
+            Outcome.HOLDS: texts[0].replace("WHO", where),
+            Outcome.DOES_NOT_HOLD: texts[1].replace("WHO", where),
+            Outcome.NOT_DISTINGUISHABLE: texts[2].replace("WHO", where),
+            Outcome.NO_DATA: f"No statement on {kind.replace('_', ' ')} of {where}: {{reason}}.",
+        },
+        predicate=predicate,
+    )
+
+
+def _all_checked() -> Claim:
+    return _claim(
+        "correctness",
+        None,
+        None,
+        (
+            "All {completed} completed runs passed their correctness check.",
+            "{failed} of {completed} completed runs failed their correctness check; "
+            "{passed} passed and {absent} had nothing to be compared with.",
+            "",
+        ),
+        all_checked,
+    )
+
+
+def _same_bits() -> Claim:
+    return _claim(
+        "exact_bits",
+        None,
+        None,
+        (
+            "All {runs} exact runs of {contestants} contestants (strategy and world size) ended in "
+            "the same bits as serial, one final state for each of {seeds} seed(s).",
+            "The {runs} exact runs ended in {states} different final states for {seeds} seed(s), "
+            "where exact reduction promises one for each.",
+            "",
+        ),
+        same_exact_bits,
+    )
+
+
+def _beats_serial(subject: Contestant) -> Claim:
+    return _claim(
+        "speed_against_serial",
+        subject,
+        "throughput",
+        (
+            "WHO is faster than serial: {ratio} times its throughput.",
+            "WHO is slower than serial: {ratio} times its throughput.",
+            "WHO and serial are not distinguishable: {ratio} times its throughput, "
+            "and the intervals overlap.",
+        ),
+        faster(subject, Contestant("serial", subject.reduction, 1)),
+    )
+
+
+def _beats_peer(subject: Contestant) -> Claim:
+    return _claim(
+        f"speed_against_{PEER}",
+        subject,
+        "throughput",
+        (
+            f"WHO is faster than {PEER}: {{ratio}} times its throughput.",
+            f"WHO is slower than {PEER}: {{ratio}} times its throughput.",
+            f"WHO and {PEER} are not distinguishable: {{ratio}} times its throughput, "
+            "and the intervals overlap.",
+        ),
+        faster(subject, Contestant(PEER, "float32", subject.world_size)),
+    )
+
+
+def _more_workers_help(subject: Contestant) -> Claim:
+    return _claim(
+        "scaling",
+        subject,
+        "efficiency",
+        (
+            "WHO is faster than at world size 1, at an efficiency of {efficiency}.",
+            "WHO is slower than at world size 1, at an efficiency of {efficiency}.",
+            "WHO is not distinguishable in speed from world size 1; its efficiency "
+            "is {efficiency}.",
+        ),
+        faster(subject, Contestant(subject.strategy, subject.reduction, 1)),
+    )
+
+
+def _same_accuracy(strategy: str, reduction: str) -> Claim:
+    return _claim(
+        "accuracy",
+        Contestant(strategy, reduction, 0),
+        "convergence",
+        (
+            "WHO ends within {limit} percentage points of serial's test accuracy in every run "
+            "(largest difference {worst}).",
+            "WHO ends more than {limit} percentage points from serial's test accuracy in some run "
+            "(largest difference {worst}).",
+            "",
+        ),
+        accuracy_within(strategy, reduction, ACCURACY_POINTS),
+    )
+
+
+def _mostly_computing(subject: Contestant) -> Claim:
+    calibrated = " (calibrated, not measured)" if subject.strategy == PEER else ""
+    share = f"{{share}} % of the median step{calibrated}"
+    return _claim(
+        "communication",
+        subject,
+        "communication",
+        (
+            f"WHO spends less than {{limit}} % of a step in communication: {share}.",
+            f"WHO spends more than {{limit}} % of a step in communication: {share}.",
+            f"WHO spends a share in communication that is not distinguishable from {{limit}} %: "
+            f"{share}.",
+        ),
+        communication_below(subject, COMMUNICATION_SHARE),
+    )
+
+
+def _float32(contestant: Contestant) -> Contestant:
+    return Contestant(contestant.strategy, "float32", contestant.world_size)
+
+
+def _exact_costs(subject: Contestant) -> Claim:
+    name = subject.strategy
+    texts = (
+        "Exact reduction makes {name} at world size {w} faster: {ratio} times the throughput of "
+        "float32.",
+        "Exact reduction makes {name} at world size {w} slower: {ratio} times the throughput of "
+        "float32.",
+        "Exact reduction makes no distinguishable difference to {name} at world size {w}: {ratio} "
+        "times the throughput of float32, and the intervals overlap.",
+    )
+    chosen = tuple(
+        text.replace("{name}", name).replace("{w}", str(subject.world_size)) for text in texts
+    )
+    return _claim(
+        "price_of_exactness",
+        subject,
+        "exactness",
+        (chosen[0], chosen[1], chosen[2]),
+        faster(subject, _float32(subject)),
+    )

@@ -1,0 +1,46 @@
+"""The command line: `dmlf VERB ...`, one file per family of verbs.
+
+Exit codes: 0 done, 1 the work failed, 2 the command line or the configuration is wrong,
+130 interrupted. Errors are one line on standard error; a failure inside user code shows that
+rank's own traceback first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dmlf.cli import benchmark, protocols, training
+from dmlf.errors import ConfigError, DmlfError, RemoteError
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; each sets `run`, a function of the parsed arguments."""
+    parser = argparse.ArgumentParser(
+        prog="dmlf",
+        description="Correctness-first distributed training, and the benchmark around it.",
+        epilog="Run `dmlf VERB --help` for the options of one verb.",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for family in (training, protocols, benchmark):
+        family.add_verbs(verbs)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    parsed = make_parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except KeyboardInterrupt:
+        print("dmlf: interrupted", file=sys.stderr)
+        return 130
+    except DmlfError as error:
+        if isinstance(error, RemoteError):
+            print(error.traceback, file=sys.stderr, end="")
+        print(f"dmlf: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        print(f"dmlf: {error}", file=sys.stderr)
+        return 1

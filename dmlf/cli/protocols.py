@@ -1,0 +1,50 @@
+"""Verbs that check protocols without torch: one per registered algorithm (ps, ring, tree, ...)."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+from dmlf.cli.protocol_check import check_protocol
+from dmlf.protocol import registry
+from dmlf.transport import TRANSPORTS
+
+_SHORT_NAMES = {"parameter_server": "ps"}
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add one verb per registered algorithm."""
+    for name in registry():
+        parser = verbs.add_parser(
+            _SHORT_NAMES.get(name, name),
+            help=f"check the {name} protocol in real processes, without torch",
+            description=f"Run {name} on a synthetic linear regression in real processes, and "
+            "check it against a serial replay, against the exact serial run, and against its own "
+            "closed form of messages and bytes. Exits 1 if any check fails.",
+        )
+        parser.add_argument("--world-size", type=int, default=4, metavar="N", help="workers")
+        parser.add_argument("--num-steps", type=int, default=5, metavar="N", help="training steps")
+        parser.add_argument(
+            "--parameter-dim", type=int, default=40, metavar="N", help="parameters of the model"
+        )
+        parser.add_argument(
+            "--shard-size", type=int, default=16, metavar="N", help="samples per worker and step"
+        )
+        parser.add_argument("--transport", choices=[*TRANSPORTS], default="queue")
+        parser.add_argument("--seed", type=int, default=0, metavar="N")
+        parser.add_argument("--timeout-s", type=float, default=60.0, metavar="SECONDS")
+        parser.set_defaults(run=partial(_check, name))
+
+
+def _check(algorithm: str, parsed: argparse.Namespace) -> int:
+    return check_protocol(
+        algorithm,
+        parsed.transport,
+        world_size=parsed.world_size,
+        num_steps=parsed.num_steps,
+        parameter_dim=parsed.parameter_dim,
+        shard_size=parsed.shard_size,
+        seed=parsed.seed,
+        timeout_s=parsed.timeout_s,
+    )

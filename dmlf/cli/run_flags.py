@@ -1,0 +1,96 @@
+"""Command-line flags for the fields of a `RunConfig`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from typing import Any
+
+from dmlf.config import MODELS, OPTIMIZERS, REDUCTIONS, RunConfig
+from dmlf.errors import ConfigError
+from dmlf.protocol import registry
+from dmlf.tasks import SHIPPED
+from dmlf.transport import TRANSPORTS
+
+_HELP = {
+    "task": f"what to train: {', '.join(SHIPPED)}, or your own module:function",
+    "model": f"model of a shipped task: {', '.join(MODELS)}",
+    "hidden_sizes": "sizes of the MLP's hidden layers",
+    "algorithm": f"serial, {', '.join(registry())}, or ddp (stock torch, for comparison)",
+    "transport": f"how messages travel: {', '.join(TRANSPORTS)}; none for serial, gloo for ddp "
+    "(default: the one that fits)",
+    "reduction": f"how gradients are added: {' or '.join(REDUCTIONS)}; exact gives the same bits "
+    "at any world size",
+    "world_size": "number of workers",
+    "num_shards": "logical shards of a step, whatever the world size; at least the world size",
+    "global_batch_size": "samples per step over all workers; a multiple of --num-shards",
+    "epochs": "passes over the training data",
+    "max_steps": "stop after this many steps",
+    "optimizer": " or ".join(OPTIMIZERS),
+    "learning_rate": "step size",
+    "momentum": "momentum of sgd",
+    "weight_decay": "weight decay",
+    "bucket_cap_bytes": "gradients are synchronised in buckets of at most this many bytes",
+    "seed": "decides initial parameters, sample order and all randomness",
+    "rep": "number of the repeat; changes nothing but the record",
+    "warmup_steps": "first steps, trained but left out of the timing",
+    "threads_per_rank": "threads of each worker's linear algebra",
+    "timeout_s": "seconds that a worker waits for a message before it gives up",
+    "data_dir": "folder of downloaded data sets",
+}
+
+
+def add_run_flags(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = ()) -> None:
+    """Add one flag per field, with the defaults of `RunConfig`."""
+    group = parser.add_argument_group("the run")
+    for item in fields(RunConfig):
+        if item.name in leave_out or item.name not in _HELP:
+            continue
+        options: dict[str, Any] = {"default": item.default, "help": _HELP[item.name]}
+        if item.name == "hidden_sizes":
+            options |= {"type": int, "nargs": "*", "metavar": "N"}
+        elif item.name == "max_steps":
+            options |= {"type": int, "metavar": "N"}
+        elif isinstance(item.default, str):
+            options |= {"metavar": "NAME"}
+        else:
+            options |= {"type": type(item.default), "metavar": "N"}
+        if item.name == "transport":
+            options["default"] = None
+        elif item.default is not None:
+            options["help"] += " (default: %(default)s)"
+        group.add_argument(f"--{item.name.replace('_', '-')}", **options)
+    if "task_options" not in leave_out:
+        group.add_argument(
+            "--task-option",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="an option of the task; may be given several times",
+        )
+
+
+def run_config(parsed: argparse.Namespace) -> RunConfig:
+    """Build the configuration that the flags describe. Raises ConfigError."""
+    values = {
+        item.name: getattr(parsed, item.name)
+        for item in fields(RunConfig)
+        if hasattr(parsed, item.name)
+    }
+    if values.get("transport") is None:
+        values["transport"] = {"serial": "none", "ddp": "gloo"}.get(values["algorithm"], "queue")
+    if hasattr(parsed, "task_option"):
+        values["task_options"] = dict(map(_task_option, parsed.task_option))
+    return RunConfig(**values)
+
+
+def _task_option(text: str) -> tuple[str, int | float | str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError("task_option", text, "KEY=VALUE")
+    for number in (int, float):
+        try:
+            return key, number(value)
+        except ValueError:
+            continue
+    return key, value

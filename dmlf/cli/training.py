@@ -1,0 +1,149 @@
+"""Verbs that train: train, replay, data."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dmlf
+from dmlf.benchmark.files import write_json
+from dmlf.benchmark.metrics import SCHEMA_VERSION, build_metrics, provenance
+from dmlf.cli.run_flags import add_run_flags, run_config
+from dmlf.config import RunConfig
+from dmlf.errors import ConfigError, DmlfError
+from dmlf.tasks import describe_dataset, resolve_task
+from dmlf.training.run import replay_hash, train
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add the verbs to the parser."""
+    parser = verbs.add_parser(
+        "train",
+        help="train one configuration and write its metrics",
+        description="Train one configuration in processes of its own. Prints a summary; with "
+        "--output it also writes metrics.json, or failure.json beside it if the run fails.",
+    )
+    add_run_flags(parser)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write metrics.json")
+    parser.add_argument(
+        "--exclusive",
+        action="store_true",
+        help="wait until no other run of this host is being measured",
+    )
+    parser.set_defaults(run=_train)
+
+    parser = verbs.add_parser(
+        "replay",
+        help="train serially in the order of additions that an algorithm publishes",
+        description="The reference of a float32 run: one process that adds the gradients in the "
+        "published order. Its final state must equal the run's, bit for bit.",
+    )
+    add_run_flags(parser)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write reference.json")
+    parser.set_defaults(run=_replay)
+
+    parser = verbs.add_parser(
+        "data",
+        help="find or fetch a task's data, verify and describe it",
+        description="Load a task's data (downloading it if need be), verify it, and print or "
+        "write its counts, shapes and SHA-256.",
+    )
+    add_run_flags(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="where to write the description"
+    )
+    parser.set_defaults(run=_data)
+
+
+def constraints_path() -> Path | None:
+    """The pinned dependencies, where this package is used from its source tree."""
+    path = Path(dmlf.__file__).resolve().parent.parent / "constraints.txt"
+    return path if path.is_file() else None
+
+
+def check_writable(output: Path | None) -> None:
+    """Refuse an output that could not be written, before any work is done."""
+    if output is None:
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(output.parent, os.W_OK) or output.is_dir():
+            raise PermissionError(13, "not writable, or a folder", str(output))
+    except OSError as error:
+        allowed = f"a file in a folder that can be written ({error.strerror}: {error.filename})"
+        raise ConfigError("output", str(output), allowed) from None
+
+
+def _train(parsed: argparse.Namespace) -> int:
+    config = run_config(parsed)
+    check_writable(parsed.output)
+    started_at = datetime.now(UTC)
+    try:
+        result = train(config, exclusive=parsed.exclusive)
+        metrics = build_metrics(result, sys.argv, constraints_path())
+    except DmlfError as error:
+        if parsed.output is not None:
+            _write_failure(parsed.output.with_name("failure.json"), config, started_at, error)
+        raise
+    if parsed.output is not None:
+        write_json(parsed.output, metrics)
+        with contextlib.suppress(FileNotFoundError):
+            parsed.output.with_name("failure.json").unlink()
+    accuracy = metrics["test_accuracy"]
+    reached = "" if accuracy is None else f"test accuracy {accuracy:.2%}, "
+    print(
+        f"{config.task} {config.strategy} {config.reduction} world_size={config.world_size}: "
+        f"{reached}{metrics['throughput_samples_per_s']:.0f} samples/s, "
+        f"final state {metrics['final_state_sha256'][:16]}"
+    )
+    return 0
+
+
+def _write_failure(path: Path, config: RunConfig, started_at: datetime, error: DmlfError) -> None:
+    finished_at = datetime.now(UTC)
+    write_json(
+        path,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "status": "failed",
+            "config": config.as_mapping(),
+            "error": {"type": type(error).__name__, "message": str(error)},
+            "provenance": provenance(config, sys.argv, constraints_path(), started_at, finished_at),
+        },
+    )
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    config = run_config(parsed)
+    check_writable(parsed.output)
+    started_at = datetime.now(UTC)
+    final_state_sha256 = replay_hash(config)
+    if parsed.output is not None:
+        reference = {
+            "schema_version": SCHEMA_VERSION,
+            "config": config.as_mapping(),
+            "final_state_sha256": final_state_sha256,
+            "provenance": provenance(
+                config, sys.argv, constraints_path(), started_at, datetime.now(UTC)
+            ),
+        }
+        write_json(parsed.output, reference)
+    print(f"replay of {config.strategy} world_size={config.world_size}: {final_state_sha256[:16]}")
+    return 0
+
+
+def _data(parsed: argparse.Namespace) -> int:
+    config = run_config(parsed)
+    check_writable(parsed.output)
+    description = describe_dataset(config.task, resolve_task(config).load())
+    if parsed.output is not None:
+        write_json(parsed.output, description)
+    for split in ("train", "test"):
+        part: Any = description[split]
+        print(f"{config.task} {split}: {part['samples']} samples of {part['inputs']['shape'][1:]}")
+    return 0

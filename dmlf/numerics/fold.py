@@ -1,0 +1,26 @@
+"""Adding float32 vectors in a published order: the serial reference of every algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmlf.numerics.exact import Float32
+from dmlf.protocol.algorithm import Fold
+
+
+def _fold(order: Fold, terms: Sequence[Float32]) -> Float32:
+    if isinstance(order, int):
+        return terms[order]
+    left, right = order
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _fold(left, terms) + _fold(right, terms)
+
+
+def fold_sum(plan: Sequence[tuple[slice, Fold]], terms: Sequence[Float32]) -> Float32:
+    """Sum `terms` [ranks][numel] chunk by chunk in the order of `plan` (`Algorithm.fold`)."""
+    result = np.empty_like(terms[0])
+    for chunk, order in plan:
+        result[chunk] = _fold(order, [term[chunk] for term in terms])
+    return result

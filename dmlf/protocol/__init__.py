@@ -1,0 +1,57 @@
+"""Protocols as pure generators: standard library only, no sockets, processes, clocks or tensors."""
+
+from dmlf.protocol import algorithms as algorithms
+from dmlf.protocol.accumulator import Accumulator
+from dmlf.protocol.agree import confirm_equal
+from dmlf.protocol.algorithm import (
+    Algorithm,
+    BucketShape,
+    Fold,
+    Traffic,
+    all_reduce_algorithm,
+    local_step,
+    register,
+    registry,
+)
+from dmlf.protocol.chunks import chunk_slices
+from dmlf.protocol.effects import (
+    Apply,
+    Effect,
+    Gradient,
+    Member,
+    ReadParameters,
+    Recv,
+    Send,
+    Steps,
+    WriteParameters,
+    receive,
+)
+from dmlf.protocol.tags import Message, Phase, Tag, validate
+
+__all__ = [
+    "Accumulator",
+    "Algorithm",
+    "Apply",
+    "BucketShape",
+    "Effect",
+    "Fold",
+    "Gradient",
+    "Member",
+    "Message",
+    "Phase",
+    "ReadParameters",
+    "Recv",
+    "Send",
+    "Steps",
+    "Tag",
+    "Traffic",
+    "WriteParameters",
+    "all_reduce_algorithm",
+    "chunk_slices",
+    "confirm_equal",
+    "local_step",
+    "receive",
+    "register",
+    "registry",
+    "validate",
+]

@@ -1,0 +1,149 @@
+"""What an algorithm is, and the registry of all algorithms.
+
+An all-reduce algorithm is one generator, `all_reduce(member, at, bucket)`; `all_reduce_algorithm`
+registers it and wraps it into a whole step. An algorithm whose ranks play different roles (the
+parameter server) registers its own step generators with `register`.
+
+Whatever is registered is run by the command line, the workflow, the simulator and the
+conformance tests without any further edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from dmlf.protocol.accumulator import Accumulator
+from dmlf.protocol.agree import agree, agreement_messages, commit
+from dmlf.protocol.effects import Apply, Gradient, Member, Steps
+from dmlf.protocol.tags import Phase, Tag
+
+Fold = int | tuple["Fold", "Fold"]
+"""The order of one sum: a rank, or the sum of two folds. ((0, 1), 2) adds 0 and 1, then 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketShape:
+    """Sizes of a bucket as they decide traffic: elements, bytes per partial, bytes of scale."""
+
+    numel: int
+    partial_itemsize: int = 4
+    scale_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Messages and payload bytes of something, all ranks together."""
+
+    messages: int
+    payload_bytes: int
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.messages + other.messages, self.payload_bytes + other.payload_bytes)
+
+
+AllReduce = Callable[[Member, Tag, Accumulator], Steps[None]]
+RankStep = Callable[[Member, int, int], Steps[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """A synchronous algorithm: what workers (and servers) do in one step, and what it promises.
+
+    `worker_step` and `server_step` take (member, step, num_buckets). `fold(numel, world_size)`
+    publishes the order of additions as (chunk, Fold) pairs that cover the bucket: a serial
+    replay that adds in that order gives the same bits. `traffic(buckets, world_size)` is the
+    closed form of one step's messages and payload bytes.
+    """
+
+    name: str
+    worker_step: RankStep
+    server_step: RankStep | None
+    fold: Callable[[int, int], list[tuple[slice, Fold]]]
+    traffic: Callable[[Sequence[BucketShape], int], Traffic]
+
+    @property
+    def num_servers(self) -> int:
+        """Processes beside the workers."""
+        return 0 if self.server_step is None else 1
+
+    def rank_step(self, member: Member, step: int, num_buckets: int) -> Steps[None]:
+        """One step of whatever role `member` plays."""
+        if member.rank < member.world_size:
+            return self.worker_step(member, step, num_buckets)
+        assert self.server_step is not None
+        return self.server_step(member, step, num_buckets)
+
+
+_REGISTRY: dict[str, Algorithm] = {}
+
+
+def register(algorithm: Algorithm) -> Algorithm:
+    """Make `algorithm` known by its name; a name can be taken once."""
+    if _REGISTRY.setdefault(algorithm.name, algorithm) is not algorithm:
+        raise ValueError(f"algorithm {algorithm.name!r} is registered already")
+    return algorithm
+
+
+def registry() -> dict[str, Algorithm]:
+    """All registered algorithms by name, sorted by name."""
+    return dict(sorted(_REGISTRY.items()))
+
+
+def all_reduce_algorithm(
+    name: str,
+    fold: Callable[[int, int], list[tuple[slice, Fold]]],
+    traffic: Callable[[int, int], tuple[int, int, int]],
+) -> Callable[[AllReduce], AllReduce]:
+    """Register the decorated all-reduce generator as the algorithm `name`.
+
+    `traffic(numel, world_size)` returns (messages, partial elements, reduced elements) sent for
+    one bucket by all ranks together.
+    """
+
+    def step_traffic(buckets: Sequence[BucketShape], world_size: int) -> Traffic:
+        agreements = agreement_messages(world_size)
+        total = Traffic(agreements, agreements)  # the commit: one byte a message
+        for bucket in buckets:
+            messages, partial, reduced = traffic(bucket.numel, world_size)
+            total += Traffic(messages, partial * bucket.partial_itemsize + reduced * 4)
+            if bucket.scale_bytes:
+                total += Traffic(agreements, agreements * bucket.scale_bytes)
+        return total
+
+    def decorate(all_reduce: AllReduce) -> AllReduce:
+        def worker_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
+            return _synchronize(all_reduce, member, step, num_buckets)
+
+        register(Algorithm(name, worker_step, None, fold, step_traffic))
+        return all_reduce
+
+    return decorate
+
+
+def local_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
+    """The step of a rank that trains alone: no message, otherwise as any other."""
+    return _synchronize(_finish_alone, member, step, num_buckets)
+
+
+def _finish_alone(_member: Member, _at: Tag, bucket: Accumulator) -> Steps[None]:
+    bucket.finish(slice(0, bucket.numel))
+    yield from ()
+
+
+def _synchronize(all_reduce: AllReduce, member: Member, step: int, num_buckets: int) -> Steps[None]:
+    """One step of an all-reduce algorithm: sum every bucket, commit, apply."""
+    finite = True
+    for index in range(num_buckets):
+        bucket: Accumulator = yield Gradient(step, index)
+        at = Tag(member.generation, step, index, Phase.SCALE, 0, member.rank)
+        if bucket.scale() is not None:
+            yield from agree(
+                member, member.world_size, at, partial(_scale, bucket), bucket.merge_scale
+            )
+        bucket.begin()
+        yield from all_reduce(member, at, bucket)
+        finite = finite and bucket.is_finite()
+    yield from commit(member, step, finite)
+    yield Apply(step)

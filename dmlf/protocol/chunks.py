@@ -1,0 +1,17 @@
+"""Cutting a bucket into chunks."""
+
+from __future__ import annotations
+
+
+def chunk_slices(numel: int, num_chunks: int) -> list[slice]:
+    """Cut `numel` elements into `num_chunks` contiguous chunks whose sizes differ by at most 1.
+
+    The first `numel % num_chunks` chunks are the longer ones; chunks may be empty.
+    """
+    base, longer = divmod(numel, num_chunks)
+    slices, start = [], 0
+    for index in range(num_chunks):
+        stop = start + base + (index < longer)
+        slices.append(slice(start, stop))
+        start = stop
+    return slices

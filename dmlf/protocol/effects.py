@@ -1,0 +1,105 @@
+"""What a protocol may ask of the world that drives it.
+
+A protocol is a generator: it yields effects and is resumed with their results. It holds no
+socket, process, thread, clock, file or tensor library, so the same object runs over a real
+transport, in the deterministic simulator, and in unit tests with mock tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dmlf.protocol.tags import Message, Tag, validate
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send `payload` to rank `dst`. Result: None.
+
+    Links are first-in, first-out. The payload must keep its value until `dst` has received it
+    or the step is over; transports that copy are free to copy.
+    """
+
+    dst: int
+    tag: Tag
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Recv:
+    """Wait for the next message on the link from rank `src`. Result: a Message.
+
+    `tag` is what the protocol expects, for deadlines, traces and fault plans; the protocol
+    itself compares. The payload is valid until the protocol yields its next effect.
+    """
+
+    src: int
+    tag: Tag
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """Wait until this rank's own gradient of a bucket is complete. Result: an Accumulator.
+
+    On a parameter server, which has no gradient of its own, the Accumulator is empty.
+    """
+
+    step: int
+    bucket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Let the optimizer apply the reduced gradients of all buckets of `step`. Result: None.
+
+    Yielded only when the step is committed: every rank's gradient is in the sum.
+    """
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadParameters:
+    """Read the parameters of a bucket after Apply, to send them. Result: a payload."""
+
+    bucket: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteParameters:
+    """Replace this rank's parameters of a bucket by those received. Result: None."""
+
+    bucket: int
+    payload: Any
+
+
+Effect = Send | Recv | Gradient | Apply | ReadParameters | WriteParameters
+Result = TypeVar("Result")
+Steps = Generator[Effect, Any, Result]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One rank's place in its group: workers are 0 .. world_size - 1, servers follow."""
+
+    rank: int
+    world_size: int
+    num_servers: int = 0
+    generation: int = 0
+
+    @property
+    def group_size(self) -> int:
+        """Workers and servers together."""
+        return self.world_size + self.num_servers
+
+
+def receive(member: Member, expected: Tag) -> Steps[Any]:
+    """Receive the message `expected` from its source and return its payload.
+
+    Raises the ProtocolError that names the first field in which the message differs.
+    """
+    message: Message = yield Recv(expected.src, expected)
+    validate(member.rank, expected, message.tag)
+    return message.payload

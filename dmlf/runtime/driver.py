@@ -1,0 +1,107 @@
+"""Drives a protocol over a transport: the only place where effects meet the outside world."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from dmlf.protocol import (
+    Accumulator,
+    Apply,
+    Effect,
+    Gradient,
+    Message,
+    ReadParameters,
+    Recv,
+    Send,
+    Steps,
+    WriteParameters,
+)
+from dmlf.transport import Transport
+
+Result = TypeVar("Result")
+
+
+class Local(Protocol):
+    """What a rank holds itself: gradients, parameters and their optimizer."""
+
+    def gradient(self, step: int, bucket: int) -> Accumulator:
+        """The accumulator of a bucket, with this rank's gradient in it."""
+
+    def apply(self, step: int) -> None:
+        """Let the optimizer apply the reduced gradients of all buckets."""
+
+    def read_parameters(self, bucket: int) -> Any:
+        """The parameters of a bucket as one flat float32 vector."""
+
+    def write_parameters(self, bucket: int, payload: Any) -> None:
+        """Replace the parameters of a bucket."""
+
+
+class NoTransport:
+    """The transport of a rank without peers; any message would be a bug of the protocol."""
+
+    def send(self, dst: int, message: Message) -> int:
+        """Refuse."""
+        raise AssertionError(f"a rank without peers sent {message.tag} to rank {dst}")
+
+    def recv(self, src: int, timeout_s: float) -> Message:
+        """Refuse."""
+        raise AssertionError(f"a rank without peers waits for rank {src}")
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class Driver:
+    """Fulfils a protocol's effects and counts what it costs.
+
+    timeout_s bounds each wait for a message. Counters grow over all protocols driven:
+    `messages_sent`, `payload_bytes_sent`, `wait_s` (seconds blocked in a receive) and `apply_s`
+    (seconds in the optimizer).
+    """
+
+    def __init__(self, transport: Transport, local: Local, timeout_s: float) -> None:
+        self._transport = transport
+        self._local = local
+        self._timeout_s = timeout_s
+        self.messages_sent = 0
+        self.payload_bytes_sent = 0
+        self.wait_s = 0.0
+        self.apply_s = 0.0
+        self._fulfil: dict[type[Effect], Callable[[Any], Any]] = {
+            Send: self._send,
+            Recv: self._recv,
+            Gradient: lambda effect: local.gradient(effect.step, effect.bucket),
+            Apply: self._apply,
+            ReadParameters: lambda effect: local.read_parameters(effect.bucket),
+            WriteParameters: lambda effect: local.write_parameters(effect.bucket, effect.payload),
+        }
+
+    def run(self, protocol: Steps[Result]) -> Result:
+        """Drive `protocol` to its end and return its result; its errors pass through."""
+        answer: Any = None
+        while True:
+            try:
+                effect = protocol.send(answer)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            answer = self._fulfil[type(effect)](effect)
+
+    def _send(self, effect: Send) -> None:
+        message = Message(effect.tag, effect.payload)
+        self.payload_bytes_sent += self._transport.send(effect.dst, message)
+        self.messages_sent += 1
+
+    def _recv(self, effect: Recv) -> Message:
+        start = time.perf_counter()
+        message = self._transport.recv(effect.src, self._timeout_s)
+        self.wait_s += time.perf_counter() - start
+        return message
+
+    def _apply(self, effect: Apply) -> None:
+        start = time.perf_counter()
+        self._local.apply(effect.step)
+        self.apply_s += time.perf_counter() - start

@@ -1,0 +1,188 @@
+"""One simulated rank's model: it fulfils the local effects and checks what is applied."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from dmlf.errors import SchemaMismatch, SimulationFailure
+from dmlf.numerics import ExactAccumulator, Float32Accumulator, MockTensor, all_finite
+from dmlf.numerics.exact import Float32
+from dmlf.numerics.mock import canonical, leaves
+from dmlf.protocol import Fold
+from dmlf.simulation.invariants import (
+    APPLIED_ONCE,
+    CORRECT_SUM,
+    EQUAL_HASH,
+    NON_FINITE,
+    ONE_CONTRIBUTION,
+    PUBLISHED_ORDER,
+    View,
+)
+from dmlf.simulation.scenario import (
+    Reference,
+    Scenario,
+    apply_gradient,
+    groups_of,
+    mock_value,
+    parameters_sha256,
+)
+from dmlf.simulation.tracked import TrackedAccumulator
+
+_canonical = lru_cache(maxsize=1 << 14)(canonical)
+
+
+class Replica:
+    """Parameters and buckets of one rank, and what of each step is done.
+
+    non_finite_steps: steps in which this rank's own gradient holds a NaN.
+    Every method raises SimulationFailure when what the protocol asks breaks an invariant.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        reference: Reference,
+        rank: int,
+        non_finite_steps: frozenset[int] = frozenset(),
+    ) -> None:
+        self._scenario = scenario
+        self._reference = reference
+        self._rank = rank
+        self._non_finite_steps = non_finite_steps
+        self._is_server = rank >= scenario.world_size
+        self._gradient_storage = [np.zeros(n, dtype=np.float32) for n in scenario.bucket_numels]
+        self._parameters: list[Float32] = [bucket.copy() for bucket in reference.initial]
+        self._buckets: dict[int, TrackedAccumulator] = {}
+        self._written: set[int] = set()
+        self._holds_sum = False
+        self.step = 0
+        self.version = 0
+
+    def begin_step(self, step: int) -> None:
+        """Forget the buckets of the step before."""
+        self.step = step
+        self._buckets.clear()
+        self._written.clear()
+        self._holds_sum = False
+
+    def end_step(self) -> None:
+        """Check that the step has changed the parameters."""
+        self._require(self.version == self.step + 1, "returned without its result")
+
+    def gradient(self, step: int, bucket: int) -> TrackedAccumulator:
+        """The accumulator of one bucket; its storage is used again in every step."""
+        fresh = step == self.step and bucket not in self._buckets
+        self._require(fresh, f"asked for the gradient of step {step} bucket {bucket}")
+        scenario, rank = self._scenario, self._rank
+        flat = self._gradient_storage[bucket]
+        numel = flat.size
+        real: Float32Accumulator | ExactAccumulator
+        if scenario.reduction == "float32":
+            flat[...] = 0 if self._is_server else self._reference.gradients[step][rank][bucket]
+            if step in self._non_finite_steps:
+                flat[-1:] = np.nan
+            real = Float32Accumulator(rank, flat)
+        else:
+            shards = (
+                np.empty((0, numel), dtype=np.float32)
+                if self._is_server
+                else self._reference.shards[step][rank][bucket]
+            )
+            if step in self._non_finite_steps:
+                shards = shards.copy()
+                shards[-1, -1:] = np.nan
+            flat[...] = 0
+            terms = self._reference.num_terms
+            real = ExactAccumulator(rank, shards, groups_of(numel), terms, flat)
+        values = [0 if self._is_server else mock_value(step, rank, bucket, i) for i in range(numel)]
+        tensor = MockTensor(values, [scenario.leaf(step, rank)] * numel)
+        accumulator = TrackedAccumulator(rank, real, tensor)
+        self._buckets[bucket] = accumulator
+        return accumulator
+
+    def apply(self, step: int) -> None:
+        """Check every bucket against the reference, then let the optimizer step."""
+        fresh = step == self.step and self.version == step
+        self._require(fresh, f"applied step {step} at version {self.version}")
+        for bucket, parameters in enumerate(self._parameters):
+            accumulator = self._buckets.get(bucket)
+            if accumulator is None:
+                raise SimulationFailure(
+                    ONE_CONTRIBUTION, f"{self._where(bucket)}: no gradient was ever taken"
+                )
+            self._check_folds(bucket, accumulator.mock.tensor)
+            if not all_finite(accumulator.real.flat):
+                raise SimulationFailure(NON_FINITE, f"{self._where(bucket)} was applied")
+            if accumulator.real.flat.tobytes() != self._reference.sums[step][bucket]:
+                raise SimulationFailure(
+                    CORRECT_SUM, f"{self._where(bucket)} differs from the serial reference"
+                )
+            apply_gradient(parameters, accumulator.real.flat)
+        self._advance_version()
+
+    def read(self, bucket: int) -> Float32:
+        """The parameters of one bucket: a view."""
+        return self._parameters[bucket]
+
+    def write(self, bucket: int, payload: Any) -> None:
+        """Replace the parameters of one bucket; the last bucket makes the new version."""
+        numel = self._scenario.bucket_numels[bucket]
+        if not isinstance(payload, np.ndarray) or payload.shape != (numel,):
+            raise SchemaMismatch(self._rank, f"float32[{numel}]", payload, "parameters")
+        fresh = self.version == self.step and bucket not in self._written
+        self._require(fresh, f"wrote the parameters of bucket {bucket} again")
+        self._parameters[bucket][...] = payload
+        self._written.add(bucket)
+        if len(self._written) == len(self._parameters):
+            self._advance_version()
+
+    def view(self) -> View:
+        """What can be seen from outside."""
+        gradients_in = len(self._buckets) == len(self._parameters)
+        return View(self.step, self.version, gradients_in, gradients_in and self._has_sum())
+
+    def _has_sum(self) -> bool:
+        if not self._holds_sum:
+            expected = self._reference.folds[self.step]
+            self._holds_sum = all(
+                [_canonical(fold) for fold in accumulator.mock.tensor.folds] == expected[bucket]
+                for bucket, accumulator in self._buckets.items()
+            )
+        return self._holds_sum
+
+    def _advance_version(self) -> None:
+        self.version += 1
+        found, expected = parameters_sha256(self._parameters), self._reference.versions
+        if found != expected[self.version]:
+            raise SimulationFailure(
+                EQUAL_HASH,
+                f"rank {self._rank} has {found[:12]} as version {self.version}, "
+                f"the reference {expected[self.version][:12]}",
+            )
+
+    def _check_folds(self, bucket: int, tensor: MockTensor) -> None:
+        expected = self._reference.folds[self.step][bucket]
+        for index, (fold, right) in enumerate(zip(tensor.folds, expected, strict=True)):
+            if _canonical(fold) != right:
+                self._raise_wrong_fold(bucket, index, fold, right)
+        if tensor.values != self._reference.values[self.step][bucket]:
+            raise SimulationFailure(CORRECT_SUM, f"{self._where(bucket)} has elements swapped")
+
+    def _raise_wrong_fold(self, bucket: int, index: int, fold: Fold, right: Fold) -> None:
+        where = f"{self._where(bucket)}, element {index}"
+        if sorted(leaves(fold)) == sorted(leaves(right)):
+            raise SimulationFailure(PUBLISHED_ORDER, f"{where} was added in another order")
+        size = self._scenario.group_size
+        parts = [divmod(leaf, size) for leaf in leaves(fold)]
+        found = ", ".join(f"rank {rank} step {step}" for step, rank in parts)
+        raise SimulationFailure(ONE_CONTRIBUTION, f"{where} is the sum of ({found})")
+
+    def _where(self, bucket: int) -> str:
+        return f"rank {self._rank}, step {self.step}, bucket {bucket}"
+
+    def _require(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise SimulationFailure(APPLIED_ONCE, f"rank {self._rank}, step {self.step}: {what}")

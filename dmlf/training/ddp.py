@@ -1,0 +1,138 @@
+"""The peer in every comparison: stock torch DistributedDataParallel over Gloo, on loopback."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+from tqdm import tqdm
+
+from dmlf.config import RunConfig
+from dmlf.errors import ReplicaDivergence
+from dmlf.training.backend import state_sha256
+from dmlf.training.ddp_job import DdpJob
+from dmlf.training.recorder import StepRecorder
+from dmlf.training.replica import Replica, make_backend
+from dmlf.training.result import RankReport
+from dmlf.training.sampler import SampleIds, owned_shards
+from dmlf.training.torch_backend import TorchBackend
+
+_CALIBRATION_STEPS = 10
+
+
+def run_ddp_rank(rank: int, job: DdpJob) -> RankReport:
+    """Train as `rank` with stock DDP: same model, data, sampler and optimizer as everybody.
+
+    DDP communicates inside backward, so the phases are split by a calibration: the median time of
+    forward and backward without synchronisation, taken on all ranks at once before training.
+    """
+    import torch.distributed as dist
+
+    config = job.config
+    backend = make_backend(config)
+    assert isinstance(backend, TorchBackend)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{job.rendezvous_path}",
+        rank=rank,
+        world_size=config.world_size,
+        timeout=timedelta(seconds=config.timeout_s),
+    )
+    try:
+        return _DdpRank(rank, config, backend).train()
+    finally:
+        dist.destroy_process_group()
+
+
+class _DdpRank:
+    def __init__(self, rank: int, config: RunConfig, backend: TorchBackend) -> None:
+        import torch.distributed as dist
+        from torch.nn.parallel import DistributedDataParallel
+
+        self._dist = dist
+        self._rank, self._config, self._backend = rank, config, backend
+        backend.detach_interceptor()
+        shards = owned_shards(rank, config.world_size, config.num_shards)
+        self._replica = Replica(config, backend, rank, shards)
+        self._model = DistributedDataParallel(backend.model)
+        self._recorder = StepRecorder()
+
+    def train(self) -> RankReport:
+        replica, recorder = self._replica, self._recorder
+        initial = replica.state_sha256()
+        compute_s = self._calibrate()
+        self._end_epoch(0, 0, 0)
+        first, seen = 0, 0
+        steps_per_epoch, num_steps = replica.sampler.steps_per_epoch, replica.num_steps
+        hidden = self._rank != 0 or not sys.stderr.isatty()
+        for step in tqdm(range(num_steps), unit="step", disable=hidden, leave=False):
+            seen += self._step(step, compute_s)
+            if (step + 1) % steps_per_epoch == 0 or step + 1 == num_steps:
+                self._end_epoch(step // steps_per_epoch + 1, step + 1 - first, seen)
+                first, seen = step + 1, 0
+        numel = sum(bucket.numel for bucket in replica.buckets)
+        # Gloo's ring: every element travels world_size - 1 hops in each of two phases.
+        hops = 2 * (self._config.world_size - 1)
+        return recorder.report(
+            rank=self._rank,
+            role="worker",
+            initial_state_sha256=initial,
+            parameters_sha256=replica.parameters_sha256(),
+            state_sha256=replica.state_sha256(),
+            messages_sent=None,
+            payload_bytes_sent=None,
+            theoretical_messages=None,
+            theoretical_payload_bytes=hops * numel * 4 * num_steps,
+            torch_threads=self._backend.num_threads,
+        )
+
+    def _step(self, step: int, compute_s: float) -> int:
+        replica, backend = self._replica, self._backend
+        with self._recorder.step() as phases:
+            start = time.perf_counter()
+            batch, mine = self._samples(step)
+            drawn = time.perf_counter()
+            phases["loss_sum"] = backend.backward(self._model, mine, replica.seed(step))
+            phases["samples"] = len(mine)
+            synchronised = time.perf_counter()
+            # DDP leaves the mean over ranks of summed gradients; we want the mean over samples.
+            backend.step_own_gradients(self._config.world_size / len(batch))
+            backward_s = synchronised - drawn
+            phases["data_s"] = drawn - start
+            phases["forward_backward_s"] = min(compute_s, backward_s)
+            phases["communication_s"] = backward_s - phases["forward_backward_s"]
+            phases["optimizer_s"] = time.perf_counter() - synchronised
+        return len(batch)
+
+    def _samples(self, step: int) -> tuple[SampleIds, SampleIds]:
+        """The global batch, and this rank's part of it."""
+        sampler = self._replica.sampler
+        return sampler.batch(step), self._replica.local_samples(sampler.shards(step))
+
+    def _calibrate(self) -> float:
+        """Median seconds of forward and backward without synchronisation; changes no parameter."""
+        times = []
+        self._dist.barrier()
+        with self._model.no_sync():
+            for step in range(_CALIBRATION_STEPS):
+                _, mine = self._samples(step % self._replica.sampler.steps_per_epoch)
+                start = time.perf_counter()
+                self._backend.backward(self._model, mine, self._replica.seed(step))
+                times.append(time.perf_counter() - start)
+                self._backend.clear_gradients()
+        return statistics.median(times)
+
+    def _end_epoch(self, epoch: int, steps: int, num_samples: int) -> None:
+        if self._rank == 0:
+            test_loss, accuracy = self._backend.evaluate()
+            self._recorder.end_epoch(epoch, steps, num_samples, test_loss, accuracy)
+        own = state_sha256(self._backend.parameters())
+        digests: list[Any] = [None] * self._config.world_size
+        self._dist.all_gather_object(digests, own)
+        for digest in digests:
+            if digest != own:
+                subject = f"parameters after epoch {epoch}"
+                raise ReplicaDivergence(self._rank, own[:16], digest[:16], subject)

@@ -1,0 +1,65 @@
+"""The storage that gradients live in: one flat vector per bucket, one row per shard if exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmlf.numerics import ExactAccumulator, Float32Accumulator
+from dmlf.numerics.exact import Float32
+from dmlf.protocol import Accumulator
+from dmlf.training.layout import Bucket
+
+Views = dict[str, Float32]
+
+
+class GradientStore:
+    """A rank's gradients of one step.
+
+    reduction `float32`: one row, the gradient of all local samples together, reduced in place.
+    reduction `exact`: one row per local shard; the reduced gradient has its own vector.
+    A server has no rows of its own (num_rows 0).
+    """
+
+    def __init__(
+        self, rank: int, buckets: Sequence[Bucket], reduction: str, num_rows: int, num_shards: int
+    ) -> None:
+        self._rank = rank
+        self._buckets = buckets
+        self._exact = reduction == "exact"
+        self._num_shards = num_shards
+        self.flat = [np.zeros(bucket.numel, dtype=np.float32) for bucket in buckets]
+        self._rows = [
+            np.zeros((num_rows, bucket.numel), dtype=np.float32) if self._exact else flat[None, :]
+            for bucket, flat in zip(buckets, self.flat, strict=True)
+        ]
+        self.reduced: Views = self._views(self.flat)
+        self.rows: list[Views] = [
+            self._views([rows[row] for rows in self._rows])
+            for row in range(num_rows if self._exact else 1)
+        ]
+
+    def accumulator(self, index: int) -> Accumulator:
+        """The bucket's accumulator, holding what the rows hold now."""
+        if not self._exact:
+            return Float32Accumulator(self._rank, self.flat[index])
+        groups = self._buckets[index].groups
+        return ExactAccumulator(
+            self._rank, self._rows[index], groups, self._num_shards, self.flat[index]
+        )
+
+    def scale_to_mean(self, num_samples: int) -> None:
+        """Turn the summed gradient of a step into the mean over its samples.
+
+        The one place where this happens, after the global sum, for every strategy.
+        """
+        for flat in self.flat:
+            flat *= np.float32(1.0 / num_samples)
+
+    def _views(self, flats: Sequence[Float32]) -> Views:
+        return {
+            placement.name: flat[placement.slice].reshape(placement.shape)
+            for bucket, flat in zip(self._buckets, flats, strict=True)
+            for placement in bucket.placements
+        }

@@ -1,0 +1,117 @@
+"""One rank's replica: it computes shard gradients, holds them in buckets, and applies the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmlf.config import RunConfig
+from dmlf.errors import SchemaMismatch
+from dmlf.numerics.exact import Float32
+from dmlf.protocol import Accumulator
+from dmlf.tasks.registry import resolve_task
+from dmlf.tasks.task import NumpyTask
+from dmlf.training.backend import Backend, state_sha256
+from dmlf.training.gradients import GradientStore
+from dmlf.training.layout import make_buckets
+from dmlf.training.numpy_backend import NumpyBackend
+from dmlf.training.sampler import SampleIds, ShardSampler
+
+
+def make_backend(config: RunConfig) -> Backend:
+    """The backend of the configured task. Raises ConfigError, DatasetError, DependencyMissing."""
+    task = resolve_task(config)
+    if isinstance(task, NumpyTask):
+        return NumpyBackend(config, task)
+    from dmlf.training.torch_backend import TorchBackend
+
+    return TorchBackend(config, task)
+
+
+def compute_seed(seed: int, step: int, shard: int) -> int:
+    """The seed for what a model draws at random in one shard of one step."""
+    words = np.random.SeedSequence([seed, step, shard]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+class Replica:
+    """A full copy of the model with the gradients of `shards`; fulfils `dmlf.runtime.Local`.
+
+    shards: the logical shards that this rank computes; a server has none.
+    """
+
+    def __init__(self, config: RunConfig, backend: Backend, rank: int, shards: range) -> None:
+        self.config = config
+        self.backend = backend
+        self.shards = shards
+        self.sampler = ShardSampler(
+            backend.num_samples, config.global_batch_size, config.num_shards, config.seed
+        )
+        shapes = {name: value.shape for name, value in backend.parameters().items()}
+        self.buckets = make_buckets(shapes, config.bucket_cap_bytes)
+        self.store = GradientStore(
+            rank, self.buckets, config.reduction, len(shards), config.num_shards
+        )
+        self._rank = rank
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole run."""
+        steps = self.config.epochs * self.sampler.steps_per_epoch
+        return steps if self.config.max_steps is None else min(steps, self.config.max_steps)
+
+    def compute(self, step: int, shards: Sequence[SampleIds]) -> float:
+        """Compute the gradients of this rank's shards of `step`; return their summed loss.
+
+        float32: all local samples in one pass. exact: one pass per shard, always of the same
+        shapes, whatever the world size is.
+        """
+        if self.config.reduction == "float32":
+            mine = [self.local_samples(shards)]
+        else:
+            mine = [shards[index] for index in self.shards]
+        return sum(
+            self.backend.forward_backward(ids, self.seed(step, row), gradients)
+            for row, (ids, gradients) in enumerate(zip(mine, self.store.rows, strict=True))
+        )
+
+    def local_samples(self, shards: Sequence[SampleIds]) -> SampleIds:
+        """The samples of all of this rank's shards."""
+        return np.concatenate([shards[index] for index in self.shards])
+
+    def seed(self, step: int, row: int = 0) -> int:
+        """The seed of whatever the model draws at random in the `row`-th local shard."""
+        return compute_seed(self.config.seed, step, self.shards.start + row)
+
+    def gradient(self, step: int, bucket: int) -> Accumulator:
+        """The accumulator of a bucket."""
+        return self.store.accumulator(bucket)
+
+    def apply(self, step: int) -> None:
+        """Scale the summed gradient to the mean over the global batch; let the optimizer step."""
+        self.store.scale_to_mean(len(self.sampler.batch(step)))
+        self.backend.step(self.store.reduced)
+
+    def read_parameters(self, bucket: int) -> Float32:
+        """The parameters of a bucket, flattened: [bucket numel] float32."""
+        parameters = self.backend.parameters()
+        placements = self.buckets[bucket].placements
+        return np.concatenate([parameters[placed.name].reshape(-1) for placed in placements])
+
+    def write_parameters(self, bucket: int, payload: Float32) -> None:
+        """Replace the parameters of a bucket. Raises SchemaMismatch on a wrong payload."""
+        numel = self.buckets[bucket].numel
+        if not isinstance(payload, np.ndarray) or payload.shape != (numel,):
+            raise SchemaMismatch(self._rank, f"float32[{numel}]", payload, "parameters")
+        parameters = self.backend.parameters()
+        for placed in self.buckets[bucket].placements:
+            parameters[placed.name][...] = payload[placed.slice].reshape(placed.shape)
+
+    def parameters_sha256(self) -> str:
+        """Hash of all parameters."""
+        return state_sha256(self.backend.parameters())
+
+    def state_sha256(self) -> str:
+        """Hash of all parameters and the optimizer's state."""
+        return state_sha256(self.backend.parameters(), self.backend.optimizer_state())

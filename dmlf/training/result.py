@@ -1,0 +1,62 @@
+"""What a finished run hands to whoever writes about it: one report per rank, and the frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from dmlf.config import RunConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankReport:
+    """What one rank measured and where it ended; every list has one entry per step.
+
+    `role` is `worker` or `server`. Times are seconds on CLOCK_MONOTONIC; `wait_s` is the part of
+    `communication_s` spent blocked in a receive. `loss_sum` is summed over the rank's samples.
+    `state_sha256` covers parameters and optimizer state and is None where a rank has no
+    optimizer; what was not counted (`messages_sent` of ddp) is None. `epochs` holds the entries of
+    `convergence.epochs` on the rank that evaluates and is empty elsewhere.
+    """
+
+    rank: int
+    role: str
+    initial_state_sha256: str
+    parameters_sha256: str
+    state_sha256: str | None
+    start_s: Sequence[float]
+    step_s: Sequence[float]
+    samples: Sequence[int]
+    data_s: Sequence[float]
+    forward_backward_s: Sequence[float]
+    communication_s: Sequence[float]
+    wait_s: Sequence[float]
+    optimizer_s: Sequence[float]
+    loss_sum: Sequence[float]
+    messages_sent: int | None
+    payload_bytes_sent: int | None
+    theoretical_messages: int | None
+    theoretical_payload_bytes: int | None
+    epochs: Sequence[Mapping[str, Any]]
+    torch_threads: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A completed run: its configuration, every rank's report, and the launcher's times in s.
+
+    `launch_s` is from the request to the first step, `lock_wait_s` the wait for the host-wide
+    measuring lock, `load_*` the load averages over 1, 5 and 15 minutes.
+    """
+
+    config: RunConfig
+    ranks: Sequence[RankReport]
+    started_at: datetime
+    finished_at: datetime
+    launch_s: float
+    total_s: float
+    lock_wait_s: float
+    load_before: Sequence[float]
+    load_after: Sequence[float]

@@ -1,0 +1,89 @@
+"""A whole run: check the configuration, start the ranks, bring their reports together."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+import time
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dmlf.config import RunConfig
+from dmlf.env import require_torch
+from dmlf.errors import ConfigError
+from dmlf.protocol import registry
+from dmlf.runtime import process_context, run_ranks
+from dmlf.runtime.measuring_lock import measuring_lock
+from dmlf.tasks.registry import resolve_task
+from dmlf.tasks.task import NumpyTask
+from dmlf.training.ddp_job import DdpJob
+from dmlf.training.result import RankReport, RunResult
+from dmlf.training.worker import RankJob
+from dmlf.transport import TRANSPORTS
+
+
+def train(config: RunConfig, *, exclusive: bool = False) -> RunResult:
+    """Run `config` to its end in processes of its own and return what was measured.
+
+    exclusive: hold the host-wide measuring lock, so that no other measured run overlaps.
+    Raises ConfigError before any process starts, and what ended the run otherwise.
+    """
+    preload = _check(config)
+    started_at, start = datetime.now(UTC), time.monotonic()
+    with measuring_lock() if exclusive else nullcontext(0.0) as lock_wait_s:
+        load_before = os.getloadavg()
+        ranks = _run(config, preload)
+        load_after = os.getloadavg()
+    return RunResult(
+        config=config,
+        ranks=ranks,
+        started_at=started_at,
+        finished_at=datetime.now(UTC),
+        launch_s=min(report.start_s[0] for report in ranks) - start - lock_wait_s,
+        total_s=time.monotonic() - start,
+        lock_wait_s=lock_wait_s,
+        load_before=load_before,
+        load_after=load_after,
+    )
+
+
+def replay_hash(config: RunConfig) -> str:
+    """The final state's SHA-256 of the serial replay of `config`, in a process of its own."""
+    context = process_context(_check(config), config.threads_per_rank)
+    (result,) = run_ranks(context, "dmlf.training.replay:replay", [config])
+    return str(result)
+
+
+def _check(config: RunConfig) -> list[str]:
+    """Refuse what cannot run; return the modules that every rank will need."""
+    algorithms = ("serial", *registry(), "ddp")
+    if config.algorithm not in algorithms:
+        raise ConfigError("algorithm", config.algorithm, f"one of {', '.join(algorithms)}")
+    if config.algorithm in registry() and config.transport not in TRANSPORTS:
+        raise ConfigError("transport", config.transport, f"one of {', '.join(TRANSPORTS)}")
+    task = resolve_task(config)
+    if isinstance(task, NumpyTask):
+        if config.algorithm == "ddp":
+            raise ConfigError("algorithm", "ddp", f"a dmlf algorithm: {config.task} needs no torch")
+        return ["dmlf.training.worker"]
+    if importlib.util.find_spec("torch") is None:
+        require_torch()
+    return ["dmlf.training.worker", "dmlf.training.torch_backend", *task.preload]
+
+
+def _run(config: RunConfig, preload: list[str]) -> list[RankReport]:
+    context = process_context(preload, config.threads_per_rank)
+    if config.algorithm == "serial":
+        return run_ranks(context, "dmlf.training.worker:run_rank", [RankJob(config, None)])
+    if config.algorithm == "ddp":
+        # Gloo would listen on the address of the host's name; keep it on loopback.
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        with tempfile.TemporaryDirectory(prefix="dmlf-ddp-") as folder:
+            job = DdpJob(config, str(Path(folder) / "rendezvous"))
+            return run_ranks(context, "dmlf.training.ddp:run_ddp_rank", [job] * config.world_size)
+    group_size = config.world_size + registry()[config.algorithm].num_servers
+    endpoints = TRANSPORTS[config.transport](context, group_size)
+    jobs = [RankJob(config, endpoint) for endpoint in endpoints]
+    return run_ranks(context, "dmlf.training.worker:run_rank", jobs)

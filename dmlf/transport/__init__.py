@@ -1,0 +1,16 @@
+"""Transports: how a message gets from one rank to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from multiprocessing.context import BaseContext
+
+from dmlf.transport import queue
+from dmlf.transport.base import Endpoint, Transport
+
+TRANSPORTS: dict[str, Callable[[BaseContext, int], Sequence[Endpoint]]] = {
+    "queue": queue.create_endpoints,
+}
+"""By name: (multiprocessing context, group size) -> one endpoint per rank."""
+
+__all__ = ["TRANSPORTS", "Endpoint", "Transport"]

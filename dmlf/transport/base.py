@@ -1,0 +1,37 @@
+"""What every transport is: links between ranks that keep order and honour deadlines."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from dmlf.protocol import Message
+
+
+class Transport(Protocol):
+    """One rank's end of the links to all its peers.
+
+    Each link is first-in, first-out and delivers each message once. Used by one thread.
+    """
+
+    def send(self, dst: int, message: Message) -> int:
+        """Hand over `message` for rank `dst`; return its payload's size in bytes.
+
+        The payload may be changed by the caller as soon as this returns.
+        """
+
+    def recv(self, src: int, timeout_s: float) -> Message:
+        """Return the next message from rank `src`.
+
+        The payload may be read until the next call of `recv`.
+        Raises DeadlineExceeded when none comes within `timeout_s`.
+        """
+
+    def close(self) -> None:
+        """Deliver what was sent and free the links; the transport cannot be used again."""
+
+
+class Endpoint(Protocol):
+    """A rank's place in a network of links, small enough to travel to the rank's process."""
+
+    def connect(self) -> Transport:
+        """Open the transport; called once, in the rank's own process."""

@@ -1,0 +1,127 @@
+"""What one rank's accumulator accepts, refuses and reports, called by hand."""
+
+import numpy as np
+import pytest
+
+from dmlf.errors import SchemaMismatch
+from dmlf.numerics import ExactAccumulator, Float32Accumulator, all_finite, exact_sum
+from tests.numerics.truth import bits
+
+ALL = slice(0, 4)
+
+
+def float32_accumulator() -> Float32Accumulator:
+    return Float32Accumulator(3, np.arange(4, dtype=np.float32))
+
+
+def exact_accumulator(shards: np.ndarray | None = None) -> ExactAccumulator:
+    if shards is None:
+        shards = np.arange(8, dtype=np.float32).reshape(2, 4)
+    flat = np.empty(4, dtype=np.float32)
+    return ExactAccumulator(3, shards, [slice(0, 1), slice(1, 4)], len(shards), flat)
+
+
+@pytest.mark.parametrize("method", ["load", "add", "store"])
+@pytest.mark.parametrize(
+    ("payload", "received"),
+    [
+        (np.zeros(4, dtype=np.float16), "float16[4]"),
+        (np.zeros(3, dtype=np.float32), "float32[3]"),
+        (np.zeros((4, 1), dtype=np.float32), "float32[4, 1]"),
+        (b"\x00" * 16, "bytes"),
+    ],
+)
+def test_float32_refuses_another_schema(method: str, payload: object, received: str) -> None:
+    accumulator = float32_accumulator()
+    with pytest.raises(SchemaMismatch) as caught:
+        getattr(accumulator, method)(ALL, payload)
+    error = caught.value
+    assert (error.rank, error.expected, error.received) == (3, "float32[4]", received)
+    assert accumulator.flat.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "expected"),
+    [
+        ("load", np.float32, "int64[4]"),
+        ("add", np.float32, "int64[4]"),
+        ("store", np.int64, "float32[4]"),
+    ],
+)
+def test_exact_refuses_the_payload_of_the_other_half(
+    method: str, dtype: type, expected: str
+) -> None:
+    with pytest.raises(SchemaMismatch) as caught:
+        getattr(exact_accumulator(), method)(ALL, np.zeros(4, dtype=dtype))
+    assert (caught.value.rank, caught.value.expected) == (3, expected)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x00" * 3, b"\x00" * 6, [0, 0]])
+def test_exact_refuses_a_scale_of_other_groups(payload: object) -> None:
+    with pytest.raises(SchemaMismatch):
+        exact_accumulator().merge_scale(payload)  # type: ignore[arg-type]
+
+
+def test_float32_has_no_scale() -> None:
+    accumulator = float32_accumulator()
+    assert accumulator.scale() is None
+    with pytest.raises(SchemaMismatch):
+        accumulator.merge_scale(b"\x00\x00")
+
+
+def test_the_scale_is_the_largest_exponent_of_each_group_little_endian() -> None:
+    accumulator = exact_accumulator(np.array([[0, -8, 1, 2], [0, 1, 2, 3]], dtype=np.float32))
+    assert accumulator.scale() == np.array([-32768, 4], dtype="<i2").tobytes()
+    accumulator.merge_scale(np.array([7, 3], dtype="<i2").tobytes())
+    assert accumulator.scale() == np.array([7, 4], dtype="<i2").tobytes()
+
+
+def test_chunks_that_cut_through_groups_round_like_the_whole() -> None:
+    shards = np.random.default_rng(2).standard_normal((2, 4)).astype(np.float32)
+    shards[:, 0] *= 2.0**40
+    accumulator = exact_accumulator(shards)
+    accumulator.begin()
+    for chunk in (slice(0, 2), slice(2, 2), slice(2, 3), slice(3, 4)):
+        accumulator.finish(chunk)
+    expected = [*bits(exact_sum(list(shards[:, :1]))), *bits(exact_sum(list(shards[:, 1:])))]
+    assert bits(accumulator.flat) == expected
+
+
+def test_a_group_that_is_not_finite_leaves_its_neighbour_alone() -> None:
+    accumulator = exact_accumulator(np.array([[np.nan, 1, 2, 3]], dtype=np.float32))
+    accumulator.begin()
+    accumulator.finish(ALL)
+    assert np.isnan(accumulator.flat[0])
+    assert accumulator.flat[1:].tolist() == [1, 2, 3]
+    assert not accumulator.is_finite()
+
+
+def test_a_verdict_that_came_with_the_scale_is_kept() -> None:
+    """A rank that only ever stores finite values still knows that another saw NaN."""
+    accumulator = exact_accumulator()
+    accumulator.merge_scale(np.array([32767, 0], dtype="<i2").tobytes())
+    accumulator.store(ALL, np.zeros(4, dtype=np.float32))
+    assert not accumulator.is_finite()
+
+
+def test_partial_sums_and_final_values_are_views() -> None:
+    """The cost that the algorithms state has no copies in it."""
+    float32, exact = float32_accumulator(), exact_accumulator()
+    part = slice(1, 3)
+    assert np.shares_memory(float32.partial(part), float32.flat)
+    assert np.shares_memory(float32.reduced(part), float32.flat)
+    assert np.shares_memory(exact.reduced(part), exact.flat)
+    assert np.shares_memory(exact.partial(part), exact.partial(ALL))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_all_finite_sees_every_place(value: float, place: int) -> None:
+    values = np.ones(3, dtype=np.float32)
+    assert all_finite(values)
+    values[place] = value
+    assert not all_finite(values)
+
+
+def test_nothing_is_finite() -> None:
+    assert all_finite(np.zeros(0, dtype=np.float32))

@@ -1,0 +1,161 @@
+"""Drives protocol generators in one process: first-in first-out links, no copies, no clock.
+
+Schedules, faults and invariants are the simulator's business (`dmlf.simulation`); this is the
+least that can run a step.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dmlf.errors import DmlfError
+from dmlf.protocol import (
+    Accumulator,
+    Algorithm,
+    Apply,
+    Effect,
+    Gradient,
+    Member,
+    Message,
+    ReadParameters,
+    Recv,
+    Send,
+    Steps,
+    WriteParameters,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message on its way."""
+
+    src: int
+    dst: int
+    message: Message
+
+    @property
+    def payload_bytes(self) -> int:
+        payload = self.message.payload
+        return payload.nbytes if isinstance(payload, np.ndarray) else len(payload)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What happened until no rank could move any more."""
+
+    sent: list[Sent] = field(default_factory=list)
+    finished: set[int] = field(default_factory=set)
+    errors: dict[int, DmlfError] = field(default_factory=dict)
+    blocked: dict[int, Recv] = field(default_factory=dict)
+    num_unread: int = 0
+
+    def completed(self, num_ranks: int) -> bool:
+        """Whether every rank finished and every message was received."""
+        return self.finished == set(range(num_ranks)) and self.num_unread == 0
+
+
+Tamper = Callable[[int, Sent], Message]
+"""(index of the message, message) -> what is delivered in its place."""
+
+
+def drive(
+    programs: Mapping[int, Steps[Any]],
+    answer: Callable[[int, Effect], Any] | None = None,
+    tamper: Tamper | None = None,
+    turns: Sequence[int] | None = None,
+) -> Outcome:
+    """Run `programs` by rank, one effect each in turn, until none can move.
+
+    `answer` fulfils the effects that are not messages; `turns` is the order of the ranks.
+    """
+    outcome = Outcome()
+    links: dict[tuple[int, int], deque[Message]] = defaultdict(deque)
+    results: dict[int, Any] = dict.fromkeys(programs)
+    moved = True
+    while moved:
+        moved = False
+        for rank in turns or list(programs):
+            if rank in outcome.blocked:
+                link = links[outcome.blocked[rank].src, rank]
+                if link:
+                    del outcome.blocked[rank]
+                    results[rank] = link.popleft()
+            if rank not in results:
+                continue
+            moved = True
+            try:
+                effect = programs[rank].send(results.pop(rank))
+            except StopIteration:
+                outcome.finished.add(rank)
+            except DmlfError as error:
+                outcome.errors[rank] = error
+            else:
+                if isinstance(effect, Recv):
+                    outcome.blocked[rank] = effect
+                elif isinstance(effect, Send):
+                    sent = Sent(rank, effect.dst, Message(effect.tag, effect.payload))
+                    arriving = tamper(len(outcome.sent), sent) if tamper else sent.message
+                    outcome.sent.append(sent)
+                    links[rank, effect.dst].append(arriving)
+                    results[rank] = None
+                else:
+                    assert answer is not None, f"rank {rank} yielded {effect}"
+                    results[rank] = answer(rank, effect)
+    outcome.num_unread = sum(map(len, links.values()))
+    return outcome
+
+
+@dataclass(slots=True)
+class Step:
+    """One step of a whole group: what was sent, who applied, which parameters came out.
+
+    The "optimizer" of these tests replaces the parameters by the reduced gradient.
+    """
+
+    outcome: Outcome
+    applied: list[tuple[int, int]]
+    parameters: list[dict[int, Any]]
+
+
+def run_step(
+    algorithm: Algorithm,
+    buckets: Sequence[Sequence[Accumulator]],
+    *,
+    step: int = 0,
+    generation: int = 0,
+    tamper: Tamper | None = None,
+    turns: Sequence[int] | None = None,
+) -> Step:
+    """Run one step of `algorithm`; `buckets[rank][bucket]`, servers after the workers."""
+    world_size = len(buckets) - algorithm.num_servers
+    members = [
+        Member(rank, world_size, algorithm.num_servers, generation) for rank in range(len(buckets))
+    ]
+    applied: list[tuple[int, int]] = []
+    parameters: list[dict[int, Any]] = [{} for _ in members]
+
+    def answer(rank: int, effect: Effect) -> Any:
+        match effect:
+            case Gradient(step=of_step, bucket=index):
+                assert of_step == step
+                return buckets[rank][index]
+            case Apply(step=of_step):
+                applied.append((rank, of_step))
+                for index, bucket in enumerate(buckets[rank]):
+                    parameters[rank][index] = bucket.reduced(slice(0, bucket.numel))
+            case ReadParameters(bucket=index):
+                return parameters[rank][index]
+            case WriteParameters(bucket=index, payload=payload):
+                parameters[rank][index] = payload
+        return None
+
+    programs = {
+        member.rank: algorithm.rank_step(member, step, len(buckets[member.rank]))
+        for member in members
+    }
+    return Step(drive(programs, answer, tamper, turns), applied, parameters)

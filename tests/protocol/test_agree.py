@@ -1,0 +1,103 @@
+"""Agreements: everyone hears everyone, nobody leaves early, everyone gets the same verdict."""
+
+import pytest
+
+from dmlf.errors import NonFiniteGradient, SchemaMismatch
+from dmlf.protocol import Member, Phase, Steps, Tag, confirm_equal
+from dmlf.protocol.agree import agree, agreement_messages, commit
+from tests.protocol.driving import Outcome, drive
+
+GROUP_SIZES = range(1, 18)
+
+
+def gather(group_size: int, absent: int | None = None) -> tuple[Outcome, dict[int, set[int]]]:
+    """Let every rank (but `absent`) agree on the set of all ranks."""
+    heard = {rank: {rank} for rank in range(group_size)}
+
+    def program(rank: int) -> Steps[None]:
+        at = Tag(0, 0, 0, Phase.SCALE, 0, rank)
+        return agree(
+            Member(rank, group_size),
+            group_size,
+            at,
+            lambda: bytes(sorted(heard[rank])),
+            heard[rank].update,
+        )
+
+    return drive({rank: program(rank) for rank in heard if rank != absent}), heard
+
+
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
+def test_every_rank_hears_every_other(group_size: int) -> None:
+    outcome, heard = gather(group_size)
+    assert outcome.completed(group_size)
+    assert all(ranks == set(range(group_size)) for ranks in heard.values())
+    assert len(outcome.sent) == agreement_messages(group_size)
+
+
+@pytest.mark.parametrize("group_size", [2, 3, 5, 8])
+def test_no_rank_leaves_before_all_have_entered(group_size: int) -> None:
+    for absent in range(group_size):
+        outcome, _ = gather(group_size, absent)
+        assert outcome.finished == set()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])
+def test_one_rank_that_is_not_finite_stops_all(world_size: int) -> None:
+    for bad in range(world_size):
+        outcome = drive(
+            {
+                rank: commit(Member(rank, world_size), step=6, finite=rank != bad)
+                for rank in range(world_size)
+            }
+        )
+        assert set(outcome.errors) == set(range(world_size))
+        for error in outcome.errors.values():
+            assert isinstance(error, NonFiniteGradient)
+            assert error.step == 6
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])
+def test_finite_ranks_commit(world_size: int) -> None:
+    outcome = drive(
+        {rank: commit(Member(rank, world_size), step=6, finite=True) for rank in range(world_size)}
+    )
+    assert outcome.completed(world_size)
+
+
+def confirm(digests: list[bytes], num_servers: int) -> Outcome:
+    world_size = len(digests) - num_servers
+    return drive(
+        {
+            rank: confirm_equal(Member(rank, world_size, num_servers), 3, digest, "initial state")
+            for rank, digest in enumerate(digests)
+        }
+    )
+
+
+@pytest.mark.parametrize("num_servers", [0, 1])
+@pytest.mark.parametrize("group_size", [2, 3, 4, 7])
+def test_equal_digests_are_confirmed(group_size: int, num_servers: int) -> None:
+    assert confirm([b"\x5a" * 32] * group_size, num_servers).completed(group_size)
+
+
+@pytest.mark.parametrize("num_servers", [0, 1])
+@pytest.mark.parametrize("group_size", [2, 3, 4, 7])
+@pytest.mark.parametrize("other", [b"\x00" * 32, b"\xff" * 32], ids=["smaller", "larger"])
+def test_one_digest_that_differs_stops_all(group_size: int, num_servers: int, other: bytes) -> None:
+    for odd in range(group_size):
+        digests = [b"\x5a" * 32] * group_size
+        digests[odd] = other
+        outcome = confirm(digests, num_servers)
+        assert set(outcome.errors) == set(range(group_size))
+        for rank, error in outcome.errors.items():
+            assert isinstance(error, SchemaMismatch)
+            assert "initial state" in error.detail
+            assert error.expected == digests[rank].hex()[:16]
+            assert error.received != error.expected
+
+
+def test_three_digests_that_all_differ_stop_all() -> None:
+    outcome = confirm([bytes([value]) * 32 for value in (2, 1, 3)], 0)
+    assert set(outcome.errors) == {0, 1, 2}
+    assert all(isinstance(error, SchemaMismatch) for error in outcome.errors.values())

@@ -1,0 +1,63 @@
+"""The registry: a name is taken once, and a new algorithm is known by being registered."""
+
+import dataclasses
+
+import pytest
+
+from dmlf.protocol import (
+    Accumulator,
+    BucketShape,
+    Member,
+    Steps,
+    Tag,
+    Traffic,
+    all_reduce_algorithm,
+    register,
+    registry,
+)
+from dmlf.protocol import algorithm as algorithm_module
+
+
+@pytest.fixture
+def scratch_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(algorithm_module, "_REGISTRY", dict(algorithm_module._REGISTRY))
+
+
+def test_the_shipped_algorithms_are_there_sorted() -> None:
+    names = list(registry())
+    assert names == sorted(names)
+    assert {"ring", "parameter_server", "tree"} <= set(names)
+
+
+def test_every_name_is_its_own() -> None:
+    assert all(name == algorithm.name for name, algorithm in registry().items())
+
+
+@pytest.mark.usefixtures("scratch_registry")
+def test_a_name_is_taken_once() -> None:
+    ring = registry()["ring"]
+    assert register(ring) is ring
+    with pytest.raises(ValueError, match="ring"):
+        register(dataclasses.replace(ring))
+    assert registry()["ring"] is ring
+
+
+def test_the_registry_is_handed_out_as_a_copy() -> None:
+    registry().clear()
+    assert "ring" in registry()
+
+
+@pytest.mark.usefixtures("scratch_registry")
+def test_an_all_reduce_becomes_an_algorithm() -> None:
+    @all_reduce_algorithm(
+        "nothing", lambda numel, world_size: [(slice(0, numel), 0)], lambda numel, size: (7, 3, 2)
+    )
+    def all_reduce(member: Member, at: Tag, bucket: Accumulator) -> Steps[None]:
+        yield from ()
+
+    nothing = registry()["nothing"]
+    assert nothing.num_servers == 0
+    # W = 4: a commit and a scale are 8 messages each; 7 + 7 messages of the two buckets.
+    buckets = [BucketShape(10), BucketShape(10, partial_itemsize=8, scale_bytes=6)]
+    expected = Traffic(8 + 7 + 7 + 8, 8 + (3 * 4 + 2 * 4) + (3 * 8 + 2 * 4) + 8 * 6)
+    assert nothing.traffic(buckets, 4) == expected

@@ -1,0 +1,50 @@
+# The names that the rules share: strategies, paths, figures, and what may stand in a path.
+import re
+import shlex
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from dmlf.benchmark.plots import FIGURES as DRAWN
+from dmlf.config import REDUCTIONS
+from dmlf.protocol import registry
+from dmlf.transport import TRANSPORTS
+
+# `python -m dmlf` in the rules is the Python that runs this workflow, also when its environment
+# was not activated.
+shell.prefix(f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+
+# What dmlf has registered can be asked for by name with no edit here.
+PROTOCOL_STRATEGIES = [f"{name}-{transport}" for name in registry() for transport in TRANSPORTS]
+STRATEGIES = ["serial", *PROTOCOL_STRATEGIES, "ddp-gloo"]
+
+RUN = "{task}/{strategy}/{reduction}/world_size={world_size}/seed={seed}/rep={rep}"
+REPLAY = "{task}/{algorithm}-replay/{reduction}/world_size={world_size}/seed={seed}"
+METRICS_PATH = f"results/{RUN}/metrics.json"
+REFERENCE_PATH = f"results/{REPLAY}/reference.json"
+
+FIGURES = expand("report/figures/{figure}.{kind}", figure=DRAWN, kind=["svg", "png"])
+PARTIAL_FIGURES = expand(
+    "report/partial/figures/{figure}.{kind}", figure=DRAWN, kind=["svg", "png"]
+)
+
+
+def one_of(names):
+    return "|".join(map(re.escape, names))
+
+
+# Whatever fits can be asked for by its path; a typing error finds no rule.
+wildcard_constraints:
+    task=one_of(config["tasks"]),
+    strategy=one_of(STRATEGIES),
+    algorithm=one_of(registry()),
+    reduction=one_of(REDUCTIONS),
+    world_size=r"[1-9]\d*",
+    seed=r"0|[1-9]\d*",
+    rep=r"0|[1-9]\d*",
+    figure=one_of(DRAWN),
+
+
+def run_of(wildcards):
+    """What a run's path says, from the wildcards of a rule."""
+    return SimpleNamespace(**dict(wildcards.items()))

@@ -1,0 +1,46 @@
+# Tidy tables: runs.csv with a row for every run that the configuration plans, epochs.csv with one
+# for every epoch.
+
+
+rule expected:
+    input:
+        f"{workflow.basedir}/workflow/templates/expected.json",
+    output:
+        "results/expected.json",
+    log:
+        "logs/expected.log",
+    params:
+        runs=expected_json(),
+    template_engine:
+        "jinja2"
+
+
+rule gather:
+    input:
+        METRICS,
+        REFERENCES,
+        expected="results/expected.json",
+        sources="results/sources/gathering.sha256",
+    output:
+        runs="results/runs.csv",
+        epochs="results/epochs.csv",
+    log:
+        "logs/gather.log",
+    conda:
+        "../envs/dmlf.yaml"
+    shell:
+        "python -m dmlf gather --expected {input.expected} --output {output.runs} > {log} 2>&1"
+
+
+# Asks for no run, takes those that are there, and is gathered again whenever one more is.
+use rule gather as gather_partial with:
+    input:
+        expected="results/expected.json",
+        sources="results/sources/gathering.sha256",
+    output:
+        runs="results/partial/runs.csv",
+        epochs="results/partial/epochs.csv",
+    log:
+        "logs/partial/gather.log",
+    params:
+        found=found_results,

@@ -1,0 +1,55 @@
+# Which sources decide which results.
+import importlib.util
+import os
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import dmlf
+
+# A run is measured first; judging, summing up, drawing and telling come after and cannot change it.
+# What is not named here counts as deciding a run: a file forgotten costs time, not truth.
+# tests/workflow/test_sources.py holds these lists against the imports.
+JUDGING = [f"benchmark/{name}.py" for name in ("checks", "gather", "layout", "records", "table")]
+SUMMING_UP = ["benchmark/cohorts.py", "benchmark/statistics.py"]
+DRAWING = ["benchmark/plots/*"]
+TELLING = ["benchmark/claims.py", "benchmark/report*", "benchmark/statements.py"]
+APART = ["simulation/*"]
+SOURCES_LEFT_OUT = {
+    "training": [*JUDGING, *SUMMING_UP, *DRAWING, *TELLING, *APART],
+    "gathering": [*SUMMING_UP, *DRAWING, *TELLING, *APART],
+    "plotting": [*TELLING, *APART],
+    "reporting": APART,
+}
+
+
+def from_working_folder(path):
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def package_sources(wildcards):
+    """The files of the package that decide the results of a part of the workflow."""
+    package = Path(dmlf.__file__).parent
+    left_out = SOURCES_LEFT_OUT[wildcards.part]
+    return [
+        from_working_folder(path)
+        for path in sorted(package.rglob("*"))
+        if path.suffix in {".py", ".json"}
+        and not any(fnmatch(path.relative_to(package).as_posix(), glob) for glob in left_out)
+    ]
+
+
+def own_task_source(wildcards):
+    """The file of a user's `module:function`, so that an edit of it trains again."""
+    module_name, colon, _ = task_config(wildcards.task).task.partition(":")
+    if not colon:
+        return []
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.util.find_spec(module_name)
+    except ImportError:
+        found = None  # `dmlf data` says what is wrong
+    finally:
+        sys.path.remove(os.getcwd())
+    return [from_working_folder(found.origin)] if found and found.has_location else []

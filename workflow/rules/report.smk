@@ -1,0 +1,33 @@
+# The report in Markdown, from the table and the figures.
+
+
+rule report:
+    input:
+        FIGURES,
+        table="results/runs.csv",
+        epochs="results/epochs.csv",
+        sources="results/sources/reporting.sha256",
+    output:
+        "report/report.md",
+    log:
+        "logs/report.log",
+    conda:
+        "../envs/dmlf.yaml"
+    params:
+        figures=subpath(output[0], parent=True),
+    shell:
+        "python -m dmlf report --table {input.table} --figures {params.figures}/figures"
+        " --output {output} > {log} 2>&1"
+
+
+# What exists, with the missing, failed and skipped runs named.
+use rule report as partial_report with:
+    input:
+        PARTIAL_FIGURES,
+        table="results/partial/runs.csv",
+        epochs="results/partial/epochs.csv",
+        sources="results/sources/reporting.sha256",
+    output:
+        "report/partial/report.md",
+    log:
+        "logs/partial/report.log",

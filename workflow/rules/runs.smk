@@ -1,0 +1,166 @@
+# From the configuration to runs: which are planned, the flags that each one is started with, and
+# the order in which they are measured.
+import hashlib
+import itertools
+import json
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+from dmlf.config import RunConfig, split_strategy
+from dmlf.errors import ConfigError
+from dmlf.transport import TRANSPORTS
+
+
+def run_config(run):
+    """Resolve what a path says, with the settings of its task, to a full configuration."""
+    algorithm, transport = split_strategy(run.strategy)
+    settings = {"task": run.task, **config["tasks"][run.task], **config["run"]}
+    return RunConfig(
+        **settings,
+        algorithm=algorithm,
+        transport=transport,
+        reduction=run.reduction,
+        world_size=int(run.world_size),
+        seed=int(run.seed),
+        rep=int(run.rep),
+    )
+
+
+def task_config(task):
+    """Resolve a task's settings alone."""
+    return run_config(
+        SimpleNamespace(
+            task=task, strategy="serial", reduction="float32", world_size=1, seed=0, rep=0
+        )
+    )
+
+
+def option_words(task_options):
+    return [f"--task-option={name}={value}" for name, value in sorted(task_options.items())]
+
+
+def flags(run):
+    """The command-line flags of a run as one text, which any change of a value changes.
+
+    The time limit is left out: it decides whether a run ends, not what it computes. The rules
+    hand it on as a resource, which reruns nothing.
+    """
+    try:
+        values = run_config(run).as_mapping()
+    except ConfigError as error:
+        refuse(["tasks", run.task], f"{error} (asked for by {RUN.format(**vars(run))})")
+    del values["timeout_s"]
+    words = option_words(values.pop("task_options"))
+    for field, value in values.items():
+        if value is not None:
+            words.append(f"--{field.replace('_', '-')}")
+            words += map(str, value if isinstance(value, list) else [value])
+    return shlex.join(words)
+
+
+def replay_flags(wildcards):
+    """Flags of the runs that a replay stands for: the first repeat, over any one transport."""
+    strategy = f"{wildcards.algorithm}-{next(iter(TRANSPORTS))}"
+    return flags(SimpleNamespace(**vars(run_of(wildcards)), strategy=strategy, rep=0))
+
+
+def data_flags(wildcards):
+    """The flags that decide a task's data."""
+    settings = task_config(wildcards.task)
+    words = ["--task", settings.task, "--data-dir", settings.data_dir]
+    return shlex.join(words + option_words(settings.task_options))
+
+
+def measuring_priority(wildcards):
+    """Repeats outermost, shuffled within: drift of the machine then spreads over all strategies."""
+    key = f"{config['order_seed']}:{RUN.format(**wildcards)}"
+    shuffled = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6]) / 2**48
+    return 1 / (1 + int(wildcards.rep) + shuffled)
+
+
+def planned_runs():
+    """Expand the matrix in the order of the configuration, each run once."""
+    runs = {}
+    for index, block in enumerate(config["matrix"]):
+        for key, known in (("tasks", list(config["tasks"])), ("strategies", STRATEGIES)):
+            for name in block[key]:
+                if name not in known:
+                    refuse(
+                        ["matrix", index, key],
+                        f"{name!r} is not allowed; expected one of {', '.join(known)}",
+                    )
+        for task, strategy, reduction, world_size, seed, rep in itertools.product(
+            block["tasks"],
+            block["strategies"],
+            block["reductions"],
+            block["world_sizes"],
+            block["seeds"],
+            range(block["repeats"]),
+        ):
+            if strategy == "ddp-gloo" and reduction != "float32":
+                continue  # stock DDP adds floats and has no other mode
+            run = SimpleNamespace(
+                task=task,
+                strategy=strategy,
+                reduction=reduction,
+                world_size=1 if strategy == "serial" else world_size,
+                seed=seed,
+                rep=rep,
+            )
+            runs.setdefault(METRICS_PATH.format(**vars(run)), run)
+    return list(runs.values())
+
+
+def skip_reason(run):
+    num_shards = task_config(run.task).num_shards
+    if run.world_size > num_shards:
+        return (
+            f"world_size {run.world_size} exceeds num_shards ({num_shards}): a rank needs a shard"
+        )
+    return None
+
+
+def reference_path(run):
+    """The replay that a protocol's float32 run must equal bit for bit.
+
+    Exact runs are held against the serial exact run, which is a run of its own.
+    """
+    if run.strategy not in PROTOCOL_STRATEGIES or run.reduction == "exact":
+        return None
+    algorithm, _ = split_strategy(run.strategy)
+    return REFERENCE_PATH.format(**vars(run), algorithm=algorithm)
+
+
+def expected_json():
+    """What the table is gathered from: every planned run, its reference, why it is skipped."""
+    entries = []
+    for run in PLANNED:
+        skipped = skip_reason(run)
+        reference = None if skipped else reference_path(run)
+        path = METRICS_PATH.format(**vars(run))
+        entries.append(json.dumps({"path": path, "reference": reference, "skipped": skipped}))
+    return "[\n" + ",\n".join(entries) + "\n]"
+
+
+def found_results(wildcards):
+    """A text that changes whenever a result or failure of a planned run comes, goes or changes."""
+    found = []
+    for run in PLANNED:
+        for name in ("metrics.json", "failure.json"):
+            path = Path(METRICS_PATH.format(**vars(run))).with_name(name)
+            if path.exists():
+                found.append(f"{path} {path.stat().st_mtime_ns}")
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+for _task in config["tasks"]:
+    try:
+        task_config(_task)
+    except ConfigError as _error:
+        refuse(["tasks", _task], _error)
+
+PLANNED = planned_runs()
+RUNS = [run for run in PLANNED if skip_reason(run) is None]
+METRICS = [METRICS_PATH.format(**vars(run)) for run in RUNS]
+REFERENCES = list(dict.fromkeys(filter(None, map(reference_path, RUNS))))
