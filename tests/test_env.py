@@ -123,7 +123,8 @@ def test_environment_is_plain_json_without_the_hosts_name():
     assert captured["memory_bytes"] > 1 << 26
     assert captured["numpy"] == pytest.importorskip("numpy").__version__
     assert captured["cpu_model"]
-    if len(socket.gethostname()) > 3:
+    # A short name, such as "linux" or "docker", may stand in the text for what it is.
+    if len(socket.gethostname()) > 8:
         assert socket.gethostname() not in text
 
 
@@ -184,7 +185,7 @@ def test_source_hash_follows_content_and_names_alone(package):
 
 
 def test_source_hash_tells_where_one_file_ends(package):
-    (package / "a.py").write_text("b.py\n0\n")
+    (package / "a.py").write_text("b.py\n\n")
     one = env.source_sha256()
     (package / "a.py").write_text("")
     (package / "b.py").write_text("")

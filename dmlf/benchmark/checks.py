@@ -89,7 +89,7 @@ def _check_serial(run: Evidence, company: Sequence[Evidence]) -> Verdict:
     if any(other.final_state_sha256 != run.final_state_sha256 for other in repeats):
         return Verdict(FAILED, "repeats of serial with the same seed ended in different states")
     if repeats:
-        return Verdict(PASSED, f"same final state as {len(repeats)} other serial run(s)")
+        return Verdict(PASSED, f"same final state as {_others(len(repeats))} of serial")
     if run.reference_sha256 is not None:
         return Verdict(PASSED, "same final state as its replay")
     # One serial run alone proves nothing, but a protocol that must give its bits may vouch for it.
@@ -126,7 +126,10 @@ def _check_replay(run: Evidence, company: Sequence[Evidence]) -> Verdict:
     states = {o.final_state_sha256 for o in company if _is_serial(o, "float32")}
     if run.config.world_size == 1 and len(states) == 1 and run.final_state_sha256 not in states:
         return Verdict(FAILED, "at world size 1 the final state differs from the serial run's")
-    return Verdict(PASSED, "same final state as the serial replay in the published order")
+    detail = "same final state as the serial replay in the published order"
+    if run.config.world_size == 1 and run.final_state_sha256 in states:
+        detail += ", and as serial itself"
+    return Verdict(PASSED, detail)
 
 
 def _check_losses(run: Evidence, company: Sequence[Evidence]) -> Verdict:
@@ -147,6 +150,10 @@ def _check_losses(run: Evidence, company: Sequence[Evidence]) -> Verdict:
         f"first {len(mine)} losses within {LOSS_TOLERANCE:g} of the serial run's; "
         "replicas identical",
     )
+
+
+def _others(number: int) -> str:
+    return f"{number} other run{'s' * (number != 1)}"
 
 
 def _is_serial(run: Evidence, reduction: str) -> bool:

@@ -146,7 +146,17 @@ def communication_below(subject: Contestant, limit: float) -> Predicate:
         shares = point.values("exposed_fraction")
         share = median_estimate([100 * value for value in shares])
         threshold = Estimate(100 * limit, 100 * limit, 100 * limit, share.runs)
-        numbers = {"share": share.text(), "limit": f"{100 * limit:g}"}
+        waiting = [
+            100 * wait_s / step_time_s
+            for wait_s, step_time_s in zip(
+                point.values("wait_s"), point.values("step_time_s"), strict=True
+            )
+        ]
+        numbers = {
+            "share": share.text(),
+            "waiting": median_estimate(waiting).text(),
+            "limit": f"{100 * limit:g}",
+        }
         return Finding(_order(threshold, share), numbers, point.oversubscribed)
 
     return predicate
@@ -209,6 +219,6 @@ def same_exact_bits(cohort: Cohort) -> Finding:
         "runs": str(len(exact)),
         "contestants": str(len(contestants)),
         "states": str(len(states)),
-        "seeds": str(len(seeds)),
+        "seeds": f"{len(seeds)} seed{'s' * (len(seeds) != 1)}",
     }
     return Finding(Outcome.HOLDS if len(states) == len(seeds) else Outcome.DOES_NOT_HOLD, numbers)

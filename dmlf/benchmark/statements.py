@@ -98,8 +98,8 @@ def _same_bits() -> Claim:
         None,
         (
             "All {runs} exact runs of {contestants} contestants (strategy and world size) ended in "
-            "the same bits as serial, one final state for each of {seeds} seed(s).",
-            "The {runs} exact runs ended in {states} different final states for {seeds} seed(s), "
+            "the same bits as serial: one final state for {seeds}.",
+            "The {runs} exact runs ended in {states} different final states for {seeds}, "
             "where exact reduction promises one for each.",
             "",
         ),
@@ -108,15 +108,18 @@ def _same_bits() -> Claim:
 
 
 def _beats_serial(subject: Contestant) -> Claim:
+    # With one worker, efficiency is the ratio itself.
+    gain = "{ratio} times its throughput"
+    if subject.world_size > 1:
+        gain += ", an efficiency of {efficiency} against serial"
     return _claim(
         "speed_against_serial",
         subject,
         "throughput",
         (
-            "WHO is faster than serial: {ratio} times its throughput.",
-            "WHO is slower than serial: {ratio} times its throughput.",
-            "WHO and serial are not distinguishable: {ratio} times its throughput, "
-            "and the intervals overlap.",
+            f"WHO is faster than serial: {gain}.",
+            f"WHO is slower than serial: {gain}.",
+            f"WHO and serial are not distinguishable: {gain}; the intervals overlap.",
         ),
         faster(subject, Contestant("serial", subject.reduction, 1)),
     )
@@ -130,8 +133,8 @@ def _beats_peer(subject: Contestant) -> Claim:
         (
             f"WHO is faster than {PEER}: {{ratio}} times its throughput.",
             f"WHO is slower than {PEER}: {{ratio}} times its throughput.",
-            f"WHO and {PEER} are not distinguishable: {{ratio}} times its throughput, "
-            "and the intervals overlap.",
+            f"WHO and {PEER} are not distinguishable: {{ratio}} times its throughput; "
+            "the intervals overlap.",
         ),
         faster(subject, Contestant(PEER, "float32", subject.world_size)),
     )
@@ -170,7 +173,7 @@ def _same_accuracy(strategy: str, reduction: str) -> Claim:
 
 def _mostly_computing(subject: Contestant) -> Claim:
     calibrated = " (calibrated, not measured)" if subject.strategy == PEER else ""
-    share = f"{{share}} % of the median step{calibrated}"
+    share = f"{{share}} % of the median step{calibrated}; {{waiting}} % of it is spent waiting"
     return _claim(
         "communication",
         subject,
@@ -197,7 +200,7 @@ def _exact_costs(subject: Contestant) -> Claim:
         "Exact reduction makes {name} at world size {w} slower: {ratio} times the throughput of "
         "float32.",
         "Exact reduction makes no distinguishable difference to {name} at world size {w}: {ratio} "
-        "times the throughput of float32, and the intervals overlap.",
+        "times the throughput of float32; the intervals overlap.",
     )
     chosen = tuple(
         text.replace("{name}", name).replace("{w}", str(subject.world_size)) for text in texts

@@ -138,8 +138,7 @@ class ExactAccumulator:
     def begin(self) -> None:
         """Convert every local shard by the agreed exponents, and add."""
         for group, exponent in zip(self._groups, self._exponents, strict=True):
-            for shard in self._shards:
-                add_as_fixed_point(shard[group], int(exponent), self._total[group])
+            add_as_fixed_point(self._shards[:, group], int(exponent), self._total[group])
 
     def partial(self, chunk: slice) -> Int64:
         """The integer partial sum of `chunk`: a view."""

@@ -56,21 +56,22 @@ def _rounding_constant(exponent: int) -> float:
     return math.ldexp(1.5, 52 + exponent - _FRACTION_BITS)
 
 
-def add_as_fixed_point(term: Float32, exponent: int, total: Int64) -> None:
-    """Add `term` [n] to the running bit-pattern `total` [n], in place.
+def add_as_fixed_point(terms: Float32 | Sequence[Float32], exponent: int, total: Int64) -> None:
+    """Add all `terms` [terms][n] to the running bit-pattern `total` [n], in place.
 
-    Nothing is added where the group is all zero or not finite. Cost: about two passes.
+    Nothing is added where the group is all zero or not finite. Cost: three short passes a term.
     """
     if exponent in (ALL_ZERO, NON_FINITE):
         return
-    constant = np.float64(_rounding_constant(exponent))
-    scratch = np.empty(min(_BLOCK, term.size), dtype=np.float64)
-    for start in range(0, term.size, _BLOCK):
-        block = slice(start, min(start + _BLOCK, term.size))
+    constant = _rounding_constant(exponent)
+    scratch = np.empty(min(_BLOCK, total.size), dtype=np.float64)
+    for start in range(0, total.size, _BLOCK):
+        block = slice(start, min(start + _BLOCK, total.size))
         part = scratch[: block.stop - start]
-        part[...] = term[block]  # on its own, because np.add would cast in small pieces
-        part += constant
-        total[block] += part.view(np.int64)
+        for term in terms:
+            part[...] = term[block]  # on its own, because np.add would cast in small pieces
+            part += constant
+            total[block] += part.view(np.int64)
 
 
 def to_float32(total: Int64, exponent: int, num_terms: int, out: Float32) -> None:
@@ -105,8 +106,7 @@ def exact_sum(terms: Sequence[Any]) -> Any:
     flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
     exponent = max(group_exponent(array) for array in flat)
     total = np.zeros(flat[0].size, dtype=np.int64)
-    for array in flat:
-        add_as_fixed_point(array, exponent, total)
+    add_as_fixed_point(flat, exponent, total)
     result = np.empty(flat[0].size, dtype=np.float32)
     to_float32(total, exponent, len(flat), result)
     shaped = result.reshape(shape)

@@ -132,6 +132,12 @@ def _finish_alone(_member: Member, _at: Tag, bucket: Accumulator) -> Steps[None]
     yield from ()
 
 
+def _scale(bucket: Accumulator) -> bytes:
+    scale = bucket.scale()
+    assert scale is not None
+    return scale
+
+
 def _synchronize(all_reduce: AllReduce, member: Member, step: int, num_buckets: int) -> Steps[None]:
     """One step of an all-reduce algorithm: sum every bucket, commit, apply."""
     finite = True

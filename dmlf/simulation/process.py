@@ -78,7 +78,8 @@ class Process:
 
         envelope: what to receive, for a Recv. Returns the message of a Send.
         """
-        effect, outgoing, result = self.pending, None, None
+        effect, outgoing = self.pending, None
+        result: Any = None
         lent, self._lent = self._lent, None
         received = None
         try:

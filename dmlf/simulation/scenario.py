@@ -63,15 +63,15 @@ def groups_of(numel: int) -> list[slice]:
 
 
 def shard_gradient(step: int, rank: int, shard: int, bucket: int, numel: int) -> Float32:
-    """The gradient of one shard: [numel] float32, magnitudes from 2^-8 to 2^32."""
+    """The gradient of one shard: [numel] float32, magnitudes up to 2^31."""
     index = np.arange(numel, dtype=np.uint64)
     place = (((step + 1) * 31 + rank) * 7 + shard) * 13 + bucket + 1
     mixed = (index + np.uint64(place * 1_000_003)) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     mantissa = (mixed >> np.uint64(40)).astype(np.float64) - 2.0**23
-    scale = ((mixed >> np.uint64(8)) % np.uint64(17)).astype(np.float64) - 8.0
-    return np.asarray(mantissa * np.exp2(scale), dtype=np.float32)
+    exponent = ((mixed >> np.uint64(8)) % np.uint64(17)).astype(np.int32) - 8
+    return np.asarray(np.ldexp(mantissa, exponent), dtype=np.float32)
 
 
 def initial_parameters(bucket: int, numel: int) -> Float32:

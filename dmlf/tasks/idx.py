@@ -44,7 +44,7 @@ def read_idx(path: Path, num_dimensions: int) -> IdxFile:
     """
     try:
         # Non-blocking, or opening a FIFO in the file's place would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):

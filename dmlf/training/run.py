@@ -70,7 +70,14 @@ def _check(config: RunConfig) -> list[str]:
         return ["dmlf.training.worker"]
     if importlib.util.find_spec("torch") is None:
         require_torch()
-    return ["dmlf.training.worker", "dmlf.training.torch_backend", *task.preload]
+    # Torch's optimizers import torch._dynamo when they are first made, which takes seconds.
+    return [
+        "dmlf.training.worker",
+        "dmlf.training.torch_backend",
+        "torch",
+        "torch._dynamo",
+        *task.preload,
+    ]
 
 
 def _run(config: RunConfig, preload: list[str]) -> list[RankReport]:

@@ -29,7 +29,8 @@ class TorchBackend:
         torch = require_torch()
         self._torch = torch
         torch.set_num_threads(config.threads_per_rank)
-        torch.use_deterministic_algorithms(True)
+        # Not use_deterministic_algorithms, which imports the compiler: 3 s in every process.
+        torch.set_deterministic_debug_mode("error")
         data = task.load()
         self._inputs = torch.from_numpy(data.train_inputs)
         self._targets = torch.from_numpy(data.train_targets)

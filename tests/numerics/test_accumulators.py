@@ -87,6 +87,14 @@ def test_chunks_that_cut_through_groups_round_like_the_whole() -> None:
     assert bits(accumulator.flat) == expected
 
 
+def test_finishing_a_chunk_writes_that_chunk_only() -> None:
+    accumulator = exact_accumulator(np.ones((1, 4), dtype=np.float32))
+    accumulator.flat[...] = 9.0
+    accumulator.begin()
+    accumulator.finish(slice(2, 3))
+    assert accumulator.flat.tolist() == [9, 9, 1, 9]
+
+
 def test_a_group_that_is_not_finite_leaves_its_neighbour_alone() -> None:
     accumulator = exact_accumulator(np.array([[np.nan, 1, 2, 3]], dtype=np.float32))
     accumulator.begin()

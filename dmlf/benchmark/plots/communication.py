@@ -34,16 +34,21 @@ def render(table: Table) -> Figure:
         return style.note("No run with a passed correctness check: there is no time to show.")
     tasks = list(dict.fromkeys(cohort.label for cohort, _ in shown))
     reductions = [r for r in ("float32", "exact") if any(r == other for _, other in shown)]
-    slots = 1 + max(_places(_sorted(cohort, reduction))[0][-1] for cohort, reduction in shown)
+    slots = dict.fromkeys(tasks, 0.0)
+    for cohort, reduction in shown:
+        last = _places(_sorted(cohort, reduction))[0][-1]
+        slots[cohort.label] = max(slots[cohort.label], 1 + last)
     width = 7.6 if len(reductions) == 1 else 5.4
-    figure, axes = style.panels(len(tasks), len(reductions), width, 0.9 + 0.27 * slots)
+    figure, axes = style.panels(
+        len(reductions), width, [0.9 + 0.27 * count for count in slots.values()]
+    )
     for panel in (panel for row in axes for panel in row):
         panel.set_visible(False)
     for cohort, reduction in shown:
         panel = axes[tasks.index(cohort.label)][reductions.index(reduction)]
         panel.set_visible(True)
         panel.set_title(f"{cohort.label}, {reduction} reduction")
-        _draw(panel, cohort, reduction, slots)
+        _draw(panel, cohort, reduction, slots[cohort.label])
     points = [point for cohort, reduction in shown for point in cohort.points(reduction)]
     style.legend(figure, _part_keys(), _reading_keys(points))
     return figure
@@ -147,7 +152,7 @@ def _reading_keys(points: Sequence[Point]) -> list[Line2D]:
         Line2D([], [], color=style.INK, marker="o", markersize=3.2, linestyle="", label="one run")
     ]
     if any(len(point.runs) > 1 for point in points):
-        entries.append(Line2D([], [], color=style.INK, label="95 % interval of median step"))
+        entries.append(Line2D([], [], color=style.INK, label="95 % interval"))
     if any(point.oversubscribed for point in points):
         entries.append(
             Line2D(
@@ -158,9 +163,9 @@ def _reading_keys(points: Sequence[Point]) -> list[Line2D]:
                 markersize=3.2,
                 markerfacecolor="white",
                 linestyle="",
-                label="pale: more processes than cores",
+                label="pale: oversubscribed",
             )
         )
     if any(point.runs[0].phase_source == "calibrated" for point in points):
-        entries.append(Line2D([], [], linestyle="", label="* transfer calibrated, not measured"))
+        entries.append(Line2D([], [], linestyle="", label="* calibrated, not measured"))
     return entries

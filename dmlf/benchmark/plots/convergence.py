@@ -28,12 +28,21 @@ _LABELS = {
     "test_accuracy": "test accuracy",
     "test_loss": "test loss (log scale)",
 }
+# A broad pale line: what lies on it stays readable.
+_SERIAL = "#B5B5B5"
 # World sizes of one strategy: from light to dark, and with longer dashes for print.
-_DASHES: tuple[style.Dashes, ...] = ((0, (1, 1)), (0, (3, 1)), (0, (6, 1.5)), style.SOLID)
+_DASHES: tuple[style.Dashes, ...] = (
+    (0, (1, 1)),
+    (0, (3, 1)),
+    (0, (6, 1.5)),
+    (0, (6, 1, 1, 1)),
+    (0, (6, 1, 1, 1, 1, 1)),
+    style.SOLID,
+)
 
 
 def render(table: Table) -> Figure:
-    """Draw a row per strategy and reduction; all runs thin, serial in black in every panel."""
+    """Draw a row per strategy and reduction: all its runs, over serial's broad grey lines."""
     rows = []
     for cohort in cohorts(table.runs):
         epochs = [
@@ -44,18 +53,18 @@ def render(table: Table) -> Figure:
         for reduction, strategy in sorted(
             names, key=lambda n: (n[0] != "float32", strategy_order(n[1]))
         ):
-            if strategy != "serial" or len(names) == 1:
+            if strategy != "serial" or all(name == "serial" for _, name in names):
                 rows.append((cohort, reduction, strategy, epochs))
     if not rows:
         return style.note("No run with a passed correctness check: no convergence to show.")
     looks = style.looks(sorted({strategy for _, _, strategy, _ in rows}, key=strategy_order))
-    figure, axes = style.panels(len(rows), len(_VIEWS), 3.0, 2.0)
+    sizes = sorted({row.world_size for _, _, _, epochs in rows for row in epochs})
+    figure, axes = style.panels(len(_VIEWS), 3.0, [2.0] * len(rows))
     for index, (cohort, reduction, strategy, epochs) in enumerate(rows):
         for panel, view in zip(axes[index], _VIEWS, strict=True):
-            _draw(panel, view, epochs, reduction, strategy, looks[strategy])
+            _draw(panel, view, epochs, (strategy, reduction), looks[strategy], sizes)
         axes[index][0].set_title(_title(cohort, reduction, strategy))
-    sizes = sorted({row.world_size for _, _, _, epochs in rows for row in epochs})
-    keys = [Line2D([], [], color=style.BLACK, linewidth=4, alpha=0.3, label="serial baseline")]
+    keys = [Line2D([], [], color=_SERIAL, linewidth=4, label="serial baseline")]
     keys += [
         Line2D(
             [], [], color=style.GREY, linestyle=_DASHES[i % len(_DASHES)], label=f"world size {s}"
@@ -74,9 +83,9 @@ def _draw(
     axes: Axes,
     view: tuple[str, str],
     epochs: Sequence[EpochRow],
-    reduction: str,
-    strategy: str,
+    shown: tuple[str, str],
     look: style.Look,
+    sizes: Sequence[int],
 ) -> None:
     across, up = view
     axes.set_xlabel(_LABELS[across])
@@ -89,10 +98,10 @@ def _draw(
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    sizes = sorted({row.world_size for row in epochs})
+    strategy, reduction = shown
     serial = [r for r in epochs if r.strategy == "serial" and r.reduction == reduction]
     for run in _runs(serial):
-        axes.plot(*_line(run, across, up), color=style.BLACK, linewidth=4, alpha=0.3, zorder=2)
+        axes.plot(*_line(run, across, up), color=_SERIAL, linewidth=4, zorder=2)
     if strategy != "serial":
         mine = [r for r in epochs if r.strategy == strategy and r.reduction == reduction]
         for run in _runs(mine):
@@ -118,7 +127,7 @@ def _draw(
 
 def _shade(color: str, index: int, count: int) -> tuple[float, float, float]:
     """The colour, lighter for smaller world sizes."""
-    white = 0.0 if count < 2 else 0.5 * (1 - index / (count - 1))
+    white = 0.0 if count < 2 else 0.35 * (1 - index / (count - 1))
     red, green, blue = to_rgb(color)
     return tuple(part + (1 - part) * white for part in (red, green, blue))  # type: ignore[return-value]
 

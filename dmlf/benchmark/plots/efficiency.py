@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 
 from dmlf.benchmark.cohorts import Cohort, Contestant, Point, cohorts, strategies
 from dmlf.benchmark.plots import style
-from dmlf.benchmark.plots.series import Mark, add_legend, draw_series
+from dmlf.benchmark.plots.series import Mark, add_legend, draw_series, panel_width
 from dmlf.benchmark.statistics import efficiency_estimate, median_estimate
 from dmlf.benchmark.table import Table
 
@@ -27,9 +27,11 @@ def render(table: Table) -> Figure:
     if not rows:
         return style.note("No checked run at world size 1 to compare with: no efficiency to show.")
     looks = style.looks(strategies(p for cohort, _ in rows for p in cohort.points()))
-    figure, axes = style.panels(len(rows), len(_BASES), 4.6, 2.9)
+    most = max(len(_world_sizes(cohort)) for cohort, _ in rows)
+    width = panel_width(len(looks) - 1, most, 4.6)
+    figure, axes = style.panels(len(_BASES), width, [2.9] * len(rows))
     for row, (cohort, reduction) in enumerate(rows):
-        sizes = sorted({contestant.world_size for contestant in cohort.contestants()})
+        sizes = _world_sizes(cohort)
         top = max(
             [1.0, *(v for b in _BASES for m in _marks(cohort, reduction, b) for v in m.values)]
         )
@@ -43,6 +45,10 @@ def render(table: Table) -> Figure:
     marks = [m for cohort, reduction in rows for b in _BASES for m in _marks(cohort, reduction, b)]
     add_legend(figure, marks, looks, [ideal])
     return figure
+
+
+def _world_sizes(cohort: Cohort) -> list[int]:
+    return sorted({contestant.world_size for contestant in cohort.contestants()})
 
 
 def _frame(axes: Axes, top: float) -> None:

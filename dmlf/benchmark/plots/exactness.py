@@ -19,7 +19,7 @@ def render(table: Table) -> Figure:
     if not shown:
         return style.note("No strategy has checked runs with both float32 and exact reduction.")
     looks = style.looks(strategies(p for cohort in shown for p in cohort.points("exact")))
-    figure, axes = style.panels(len(shown), 2, 4.6, 3.0)
+    figure, axes = style.panels(2, 4.6, [3.0] * len(shown))
     for row, cohort in enumerate(shown):
         sizes = sorted({contestant.world_size for contestant in cohort.contestants()})
         for column, (measure, title, label) in enumerate(

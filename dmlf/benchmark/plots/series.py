@@ -13,9 +13,13 @@ from dmlf.benchmark.cohorts import strategy_order
 from dmlf.benchmark.plots import style
 from dmlf.benchmark.statistics import Estimate
 
-
 # The part of a world size's place that its contestants spread over.
 _SPREAD = 0.66
+# Up to so many contestants, markers have room at full size.
+_FEW = 5
+# Inches between two contestants that keep their markers and dots apart, and the widest panel.
+_SPACING_INCHES = 0.2
+_WIDEST_INCHES = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,12 @@ class Mark:
     values: Sequence[float]
     estimate: Estimate
     oversubscribed: bool
+
+
+def panel_width(strategies: int, world_sizes: int, least: float) -> float:
+    """Inches that a panel needs for so many contestants at so many world sizes."""
+    place = _SPACING_INCHES * max(strategies - 1, 3) / _SPREAD
+    return min(_WIDEST_INCHES, max(least, place * world_sizes + 0.7))
 
 
 def draw_series(
@@ -44,6 +54,7 @@ def draw_series(
         return
     names = sorted({mark.strategy for mark in marks}, key=strategy_order)
     spacing = _SPREAD / max(len(names) - 1, 3)
+    size = 6.0 if len(names) <= _FEW else 4.4
     for index, name in enumerate(names):
         offset = spacing * (index - (len(names) - 1) / 2)
         look = looks[name]
@@ -65,7 +76,8 @@ def draw_series(
                 mark.estimate,
                 look,
                 hollow=mark.oversubscribed,
-                aside=0.36 * spacing,
+                size=size,
+                aside=0.4 * spacing,
             )
 
 

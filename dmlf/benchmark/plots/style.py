@@ -105,12 +105,10 @@ def paper() -> Iterator[None]:
         yield
 
 
-def panels(
-    rows: int, columns: int, width: float, height: float, **options: object
-) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of rows x columns panels, each `width` x `height` inches, legend space aside."""
-    figure = Figure(figsize=(columns * width + 0.4, rows * height + 0.9), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, **options)  # type: ignore[call-overload]
+def panels(columns: int, width: float, heights: Sequence[float]) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with one row of panels per height; sizes in inches, legend space aside."""
+    figure = Figure(figsize=(columns * width + 0.4, sum(heights) + 0.9), layout="constrained")
+    axes = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
     return figure, [list(row) for row in axes]
 
 
@@ -125,7 +123,7 @@ def note(text: str) -> Figure:
 
 def legend(figure: Figure, *groups: Sequence[Artist]) -> None:
     """One legend under all panels, where it cannot cover data; every group starts a new line."""
-    columns = max(1, min(int(figure.get_figwidth() // 2.3), max(len(group) for group in groups)))
+    columns = max(1, min(int(figure.get_figwidth() // 1.9), max(len(group) for group in groups)))
     lines = [
         list(group[start : start + columns])
         for group in groups
@@ -151,17 +149,15 @@ def reading_keys(oversubscribed: bool, intervals: bool) -> list[Line2D]:
     """Legend entries that say how a point is read; only for what is in the figure."""
     entries = [
         Line2D([], [], color=GREY, marker="o", linestyle="", markersize=2.6, label="one run"),
-        Line2D([], [], color=GREY, marker="o", linestyle="", markersize=6, label="median of runs"),
+        Line2D([], [], color=GREY, marker="o", linestyle="", markersize=6, label="median"),
     ]
     if intervals:
-        entries.append(
-            Line2D([], [], color=GREY, marker="|", linestyle="-", label="95 % interval of median")
-        )
+        entries.append(Line2D([], [], color=GREY, marker="|", linestyle="-", label="95 % interval"))
     if oversubscribed:
         entries.append(
             Line2D(
                 [], [], color=GREY, marker="o", linestyle="", markersize=6,
-                markerfacecolor="white", label="hollow: more processes than cores",
+                markerfacecolor="white", label="hollow: oversubscribed",
             )
         )  # fmt: skip
     return entries
@@ -175,6 +171,7 @@ def draw_point(
     look: Look,
     *,
     hollow: bool,
+    size: float,
     aside: float,
 ) -> None:
     """Draw the median as the strategy's marker, its interval as a bar, every run as a dot.
@@ -200,7 +197,7 @@ def draw_point(
         [estimate.median],
         linestyle="",
         marker=look.marker,
-        markersize=6.0,
+        markersize=size,
         color=look.color,
         markerfacecolor="white" if hollow else look.color,
         markeredgewidth=1.3,

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from dmlf.benchmark.cohorts import Cohort, Contestant, cohorts, strategies
 from dmlf.benchmark.plots import style
-from dmlf.benchmark.plots.series import Mark, add_legend, draw_series
+from dmlf.benchmark.plots.series import Mark, add_legend, draw_series, panel_width
 from dmlf.benchmark.statistics import median_estimate
 from dmlf.benchmark.table import Table
 
@@ -21,8 +21,9 @@ def render(table: Table) -> Figure:
     present = {reduction for cohort in shown for reduction in cohort.reductions()}
     reductions = [reduction for reduction in ("float32", "exact") if reduction in present]
     looks = style.looks(strategies(point for cohort in shown for point in cohort.points()))
-    width = 6.4 if len(reductions) == 1 else 4.6
-    figure, axes = style.panels(len(shown), len(reductions), width, 3.3)
+    sizes = max(len(_world_sizes(cohort)) for cohort in shown)
+    width = panel_width(len(looks), sizes, 6.4 if len(reductions) == 1 else 4.6)
+    figure, axes = style.panels(len(reductions), width, [3.3] * len(shown))
     for row, cohort in enumerate(shown):
         for column, reduction in enumerate(reductions):
             panel = axes[row][column]

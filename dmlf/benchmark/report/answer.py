@@ -1,0 +1,132 @@
+"""The first paragraph: what a reader who stops there should take away, from judged claims only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dmlf.benchmark.claims import Judged, Outcome
+from dmlf.benchmark.cohorts import Cohort, Contestant
+from dmlf.benchmark.report.markdown import code, escape, listing
+from dmlf.benchmark.statements import PEER
+from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM, median_estimate
+
+_ORDER = (
+    (Outcome.HOLDS, "faster than"),
+    (Outcome.DOES_NOT_HOLD, "slower than"),
+    (Outcome.NOT_DISTINGUISHABLE, "not distinguishable from"),
+)
+
+
+def answer(cohort: Cohort, judged: Sequence[Judged]) -> str:
+    """One paragraph on a cohort. Oversubscribed points are left out, and that is said."""
+    sentences = [
+        item.text
+        for item in judged
+        if item.claim.kind in ("correctness", "exact_bits")
+        and (item.claim.kind == "correctness" or item.outcome != Outcome.NO_DATA)
+    ]
+    sentences += _speed(cohort, judged)
+    sentences += _accuracy(judged)
+    sentences += _price(judged)
+    left_out = sorted(
+        {
+            point.contestant.world_size
+            for point in cohort.points()
+            if point.oversubscribed and point.contestant.world_size > 1
+        }
+    )
+    if left_out:
+        sizes = listing([str(size) for size in left_out])
+        sentences.append(
+            f"Oversubscribed points (more processes than cores; here some at world size {sizes}) "
+            "are shown below and left out here."
+        )
+    return f"**{escape(cohort.label)}.** {' '.join(sentences)}"
+
+
+def _speed(cohort: Cohort, judged: Sequence[Judged]) -> list[str]:
+    against_serial = _comparisons(judged, "speed_against_serial")
+    if not against_serial:
+        return [
+            "No statement is made on speed: that takes at least "
+            f"{MIN_REPEATS_FOR_CLAIM} checked runs of serial and of a distributed strategy at a "
+            "world size above 1 that is not oversubscribed."
+        ]
+    serial = cohort.point(Contestant("serial", "float32", 1))
+    base = "" if serial is None else f" ({median_estimate(serial.throughput).text()} samples/s)"
+    sentences = _grouped(against_serial, f"serial{base}")
+    sentences += _grouped(_comparisons(judged, f"speed_against_{PEER}"), code(PEER))
+    return [*sentences, "Brackets hold 95 % intervals."]
+
+
+def _comparisons(judged: Sequence[Judged], kind: str) -> list[Judged]:
+    return [
+        item
+        for item in judged
+        if item.claim.kind == kind
+        and item.outcome != Outcome.NO_DATA
+        and not item.finding.oversubscribed
+        and (item.claim.world_size or 0) > 1
+        and not item.claim.subject.endswith(", exact")
+    ]
+
+
+def _grouped(items: Sequence[Judged], other: str) -> list[str]:
+    sentences = []
+    for size in sorted({item.claim.world_size or 0 for item in items}):
+        parts = []
+        for outcome, relation in _ORDER:
+            names = [
+                f"{code(item.claim.subject)} ({item.finding.numbers['ratio']} times)"
+                for item in items
+                if item.outcome == outcome and item.claim.world_size == size
+            ]
+            if names:
+                verb = "is" if len(names) == 1 else "are"
+                parts.append(f"{listing(names)} {verb} {relation} {other}")
+        sentences.append(f"At world size {size}, {'; '.join(parts)}.")
+    return sentences
+
+
+def _accuracy(judged: Sequence[Judged]) -> list[str]:
+    items = [item for item in judged if item.claim.kind == "accuracy"]
+    known = [item for item in items if item.outcome != Outcome.NO_DATA]
+    if not known:
+        return []
+    limit = known[0].finding.numbers["limit"]
+    away = [
+        f"{code(item.claim.subject)} ({item.finding.numbers['worst']} points)"
+        for item in known
+        if item.outcome == Outcome.DOES_NOT_HOLD
+    ]
+    if away:
+        return [
+            f"More than {limit} percentage points from serial's test accuracy in some run: "
+            f"{listing(away)}."
+        ]
+    return [
+        f"All {len(known)} distributed strategies end within {limit} percentage points of "
+        "serial's test accuracy."
+        if len(known) > 1
+        else f"{code(known[0].claim.subject)} ends within {limit} percentage points of serial's "
+        "test accuracy."
+    ]
+
+
+def _price(judged: Sequence[Judged]) -> list[str]:
+    items = [
+        item
+        for item in judged
+        if item.claim.kind == "price_of_exactness"
+        and item.outcome != Outcome.NO_DATA
+        and not item.finding.oversubscribed
+        and (item.claim.world_size or 0) > 1
+    ]
+    if not items:
+        return []
+    names = [
+        f"{item.finding.numbers['ratio']} for "
+        f"{code(item.claim.subject.removesuffix(', exact'))} at world size {item.claim.world_size}"
+        for item in items
+    ]
+    return [f"Throughput with exact reduction, relative to float32, is {listing(names)}."]

@@ -1,0 +1,114 @@
+"""The figures with captions, texts for those who cannot see them, and what the data say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dmlf.benchmark.claims import Judged, Outcome
+from dmlf.benchmark.cohorts import Cohort
+from dmlf.benchmark.plots import FIGURES
+from dmlf.benchmark.report.markdown import bullets, count, details, escape, listing
+
+_POINTS = (
+    "Small dots are single runs, large marks their medians, bars the 95 % intervals; hollow marks "
+    "are oversubscribed."
+)
+_CAPTIONS = {
+    "throughput": (
+        "Training samples per second, all workers together. The global batch is the same at every "
+        "world size (strong scaling). The dashed line is the ideal, world size times serial, and "
+        f"may leave the panel; the dotted line is serial. {_POINTS}"
+    ),
+    "efficiency": (
+        "Efficiency is throughput at world size W over W times the throughput of the base at world "
+        "size 1, at a constant global batch (strong scaling). On the left the base is the strategy "
+        "itself at world size 1: what its own overhead at one worker hides is not seen there. On "
+        "the right the base is serial training: what a user gains. A parameter server's own "
+        f"process is not counted in W. {_POINTS}"
+    ),
+    "convergence": (
+        "Test accuracy and test loss of every run, by epoch and by training time (without "
+        "evaluation), over those of serial (broad grey lines). By epoch, curves that lie on each "
+        "other mean that the strategy learns as serial does; by time, a curve to the left of the "
+        "grey ones learns sooner."
+    ),
+    "communication": (
+        "The median step of the slowest worker, split into its parts (medians over runs; `W` is "
+        "the world size). Waiting is the part of communication spent blocked until a message "
+        "comes, which includes waiting for slower workers and, with a parameter server, for the "
+        "server's optimizer. `other` is what the parts' medians leave of the step's. Dots are the "
+        "step times of single runs. Parts marked `*` are calibrated, not measured."
+    ),
+    "exactness": (
+        "Exact reduction gives the same bits at every world size and with every strategy. Left, "
+        "its throughput relative to float32; right, the bytes that it sends relative to float32. "
+        f"At 1 (dashed) it costs nothing. Dots are exact runs over the median of float32. {_POINTS}"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Paths as the commands name them, and the figures' folder as seen from the report."""
+
+    figures: str
+    link: str
+    report: str
+
+
+def figure_sections(
+    judged: Sequence[tuple[Cohort, Sequence[Judged]]], places: Places
+) -> Iterator[str]:
+    """A heading, the figure, its caption, what the data say, and how to rebuild it."""
+    for name, title in FIGURES.items():
+        if name == "exactness" and not any(
+            run.reduction == "exact" for cohort, _ in judged for run in cohort.runs
+        ):
+            continue
+        yield f"## {title}"
+        if not any(cohort.points() for cohort, _ in judged):
+            yield "No run with a passed correctness check: there is nothing to show."
+            continue
+        yield f"![{_alternative(name, judged)}]({places.link}/{name}.svg)"
+        yield f"*{_CAPTIONS[name]}*"
+        for cohort, claims in judged:
+            yield _interpretation(cohort, [c for c in claims if c.claim.figure == name])
+        target = f"{places.figures}/{name}.svg"
+        yield f"Rebuild it: `snakemake {target}` (`{name}.png` beside it is the same figure as a bitmap)."
+
+
+def _alternative(name: str, judged: Sequence[tuple[Cohort, Sequence[Judged]]]) -> str:
+    """The figure in words: what is drawn, and how many statements it carries which way."""
+    points = [point for cohort, _ in judged for point in cohort.points()]
+    shown = listing(list(dict.fromkeys(point.contestant.strategy for point in points)))
+    sizes = listing([str(s) for s in sorted({point.contestant.world_size for point in points})])
+    tasks = listing([cohort.label for cohort, _ in judged])
+    holding = [
+        claim.text
+        for _, claims in judged
+        for claim in claims
+        if claim.claim.figure == name and claim.outcome != Outcome.NO_DATA
+    ]
+    text = f"{FIGURES[name]} for {tasks}: {shown}, world size {sizes}."
+    if holding:
+        text += f" First of {count(len(holding), 'statement')} below: {holding[0]}"
+    return escape(text)
+
+
+def _interpretation(cohort: Cohort, claims: Sequence[Judged]) -> str:
+    lines = [
+        escape(claim.text) + (" (Oversubscribed.)" if claim.finding.oversubscribed else "")
+        for claim in claims
+        if claim.outcome != Outcome.NO_DATA
+    ]
+    silent = [escape(claim.text) for claim in claims if claim.outcome == Outcome.NO_DATA]
+    parts = [f"**{escape(cohort.label)}: what the data say**"]
+    if lines:
+        parts.append(bullets(lines))
+    if silent:
+        summary = f"{count(len(silent), 'comparison')} without enough data for a statement"
+        parts.append(details(summary, bullets(silent)))
+    if not lines and not silent:
+        parts.append("No comparison was planned.")
+    return "\n\n".join(parts)

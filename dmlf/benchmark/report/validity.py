@@ -1,0 +1,148 @@
+"""How far the numbers can be trusted: repeats, noise, crowded cores, things that were mixed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from dmlf.benchmark.cohorts import Cohort, Point, mixtures
+from dmlf.benchmark.report.markdown import bullets, code, count, escape, listing, percent
+from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM
+from dmlf.benchmark.table import RunRow
+
+_WIDE_INTERVAL = 0.10
+_STATUSES = ("completed", "failed", "skipped", "missing", "invalid")
+
+
+def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
+    """What qualifies the numbers below it, as a list of findings."""
+    points = [(cohort, point) for cohort in parts for point in cohort.points()]
+    lines = [_planned(runs)]
+    lines.append(
+        "Speeds are medians over runs, not over steps, and brackets hold 95 % bootstrap intervals "
+        "of those medians. Two speeds are called different only when their intervals do not "
+        f"overlap and both have at least {MIN_REPEATS_FOR_CLAIM} runs. A run's speed is the global "
+        "batch over the median time of its full-size steps after warm-up; the slowest worker "
+        "counts."
+    )
+    if points:
+        lines += [_repeats(points), _spread(points), _oversubscription(runs, points)]
+    lines += _warnings(runs)
+    lines += _mixed(runs)
+    if any(run.phase_source == "calibrated" for run in runs):
+        lines.append(
+            "Stock `ddp` communicates inside the backward pass, where its time cannot be measured "
+            "apart. Its share of communication is calibrated: estimated from a separate "
+            "measurement, and marked as such."
+        )
+    return bullets(lines)
+
+
+def _planned(runs: Sequence[RunRow]) -> str:
+    statuses = Counter(run.status for run in runs)
+    parts = [f"{statuses[name]} {name}" for name in _STATUSES if statuses[name]]
+    checks = Counter(run.check for run in runs if run.status == "completed")
+    verdicts = [f"{checks[name]} {name}" for name in ("passed", "failed", "absent") if checks[name]]
+    line = f"{count(len(runs), 'planned run')}: {listing(parts) or 'none'}."
+    return f"{line} Correctness checks: {listing(verdicts)}." if verdicts else line
+
+
+def _repeats(points: Sequence[tuple[Cohort, Point]]) -> str:
+    numbers = sorted({len(point.runs) for _, point in points})
+    shown = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    text = f"Every point below stands for {shown} checked run{'s' * (numbers[-1] != 1)}."
+    if numbers[0] == 1:
+        text += " A point with a single run has no interval."
+    if numbers[0] < MIN_REPEATS_FOR_CLAIM:
+        text += (
+            f" Points with fewer than {MIN_REPEATS_FOR_CLAIM} are drawn, but nothing is claimed "
+            "from them."
+        )
+    return text
+
+
+def _spread(points: Sequence[tuple[Cohort, Point]]) -> str:
+    wide = []
+    for cohort, point in points:
+        estimate = point.estimate("throughput_samples_per_s")
+        if estimate.low is None or estimate.high is None:
+            continue
+        width = (estimate.high - estimate.low) / estimate.median
+        if width > _WIDE_INTERVAL:
+            wide.append(f"{_named(cohort, point)} ({percent(width)})")
+    if not wide:
+        return (
+            f"Noise: no interval of a throughput is wider than {percent(_WIDE_INTERVAL)} of its "
+            "median."
+        )
+    return (
+        f"Noise: the interval is wider than {percent(_WIDE_INTERVAL)} of the median throughput at "
+        f"{count(len(wide), 'point')}: {listing(wide)}."
+    )
+
+
+def _oversubscription(runs: Sequence[RunRow], points: Sequence[tuple[Cohort, Point]]) -> str:
+    sizes: dict[str, list[str]] = {}
+    for cohort, point in points:
+        if point.oversubscribed:
+            name = f"{escape(cohort.label)} {code(str(point.contestant))}"
+            sizes.setdefault(name, []).append(str(point.contestant.world_size))
+    crowded = [f"{name} at world size {listing(found)}" for name, found in sizes.items()]
+    cores = sorted({run.affinity_cores for run in runs if run.affinity_cores is not None})
+    have = f"{listing([str(number) for number in cores])} core{'s' * (cores != [1])}"
+    if not crowded:
+        return f"No point is oversubscribed: all processes fit the {have}."
+    return (
+        "Oversubscribed means that more processes want to compute than there are cores, so that "
+        "they take turns. Such a run shows what happens on this machine, not what the algorithm "
+        f"does where each process has a core of its own. With {have}, this holds for "
+        f"{'; '.join(crowded)}. They are hollow or pale in the "
+        "figures and take no part in the answer above. A parameter server is one more process "
+        "than its workers."
+    )
+
+
+def _named(cohort: Cohort, point: Point) -> str:
+    return (
+        f"{escape(cohort.label)} {code(str(point.contestant))} at world size "
+        f"{point.contestant.world_size}"
+    )
+
+
+def _warnings(runs: Sequence[RunRow]) -> list[str]:
+    kinds = Counter(
+        text.partition(":")[0]
+        for run in runs
+        for text in (run.warning_texts or "").split("; ")
+        if text and not text.startswith("oversubscribed")
+    )
+    lines = [
+        f"Warning in {count(number, 'run')}: {escape(kind)}." for kind, number in kinds.items()
+    ]
+    loads = [run.load_before_1m for run in runs if run.load_before_1m is not None]
+    if loads:
+        lines.append(
+            f"The machine's load average (1 minute) before a run was {min(loads):.1f} to "
+            f"{max(loads):.1f}; a run that just ended counts into it."
+        )
+    return lines
+
+
+def _mixed(runs: Sequence[RunRow]) -> list[str]:
+    lines = [
+        f"**Mixed runs.** {escape(sentence)}. They are kept apart as variants below and never put "
+        "into one number."
+        for sentence in mixtures(runs)
+    ]
+    if not lines and any(run.status == "completed" for run in runs):
+        lines.append(
+            "All completed runs of a task share one configuration (apart from what is compared), "
+            "one version of the sources, one set of pinned dependencies and one machine."
+        )
+    dirty = sum(run.git_dirty is True for run in runs)
+    if dirty:
+        lines.append(
+            f"{count(dirty, 'run')} had source changes that were not committed: the commit alone "
+            "does not name what ran; the hash of the sources does."
+        )
+    return lines

@@ -1,0 +1,39 @@
+"""What every test promises: no process, descriptor or shared memory is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
+"""Processes that Python itself keeps for the life of the test session."""
+
+
+def _children() -> set[int]:
+    pids = set()
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if not any(helper in " ".join(child.cmdline()) for helper in HELPERS):
+                pids.add(child.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return pids
+
+
+def _shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    # Semaphores come and go with other programs of this host; Python's tracker unlinks ours.
+    return {name for name in names if not name.startswith("sem.")}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a child process or a shared-memory entry."""
+    processes, segments = _children(), _shared_memory()
+    yield
+    assert _children() <= processes, "a process was left behind"
+    assert _shared_memory() <= segments, "a shared-memory entry was left behind"

@@ -1,0 +1,53 @@
+"""Programs for ranks, imported by path in their processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+from dmlf.errors import NonFiniteGradient
+from dmlf.transport import Endpoint
+
+
+def square(rank: int, argument: int) -> tuple[int, int]:
+    return rank, argument * argument
+
+
+def wait_for_ever(rank: int, argument: Any) -> None:
+    os.write(1, f"{os.getpid()}\n".encode())  # one write, so that lines never mix
+    threading.Event().wait()
+
+
+def fail_on(rank: int, failing: int) -> None:
+    if rank == failing:
+        raise ValueError(f"planted on {rank}")
+    threading.Event().wait()
+
+
+def fail_typed_on(rank: int, failing: int) -> None:
+    if rank == failing:
+        raise NonFiniteGradient(7)
+    threading.Event().wait()
+
+
+def killed_on(rank: int, failing: int) -> None:
+    if rank == failing:
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Event().wait()
+
+
+def exit_on(rank: int, failing: int) -> None:
+    if rank == failing:
+        os._exit(3)
+    threading.Event().wait()
+
+
+def thread_variables(rank: int, argument: Any) -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+def receive_for_ever(rank: int, endpoint: Endpoint) -> None:
+    transport = endpoint.connect()
+    transport.recv((rank + 1) % 2, 600.0)

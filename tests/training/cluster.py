@@ -1,0 +1,100 @@
+"""A whole training run in one process: every rank's replica, driven by the tests' own driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from dmlf.config import RunConfig
+from dmlf.protocol import Effect, Member, registry
+from dmlf.training.replica import Replica, make_backend
+from dmlf.training.sampler import owned_shards
+from tests.protocol.driving import drive
+
+SMALL = RunConfig(hidden_sizes=(32,), max_steps=4, global_batch_size=64, bucket_cap_bytes=4096)
+
+
+def config(algorithm: str = "ring", world_size: int = 1, **changes: object) -> RunConfig:
+    if algorithm == "serial":
+        return replace(SMALL, **changes)
+    return replace(
+        SMALL, algorithm=algorithm, transport="queue", world_size=world_size, **changes
+    )
+
+
+def make_replicas(run: RunConfig) -> list[Replica]:
+    """All replicas of `run` by rank, servers last."""
+    algorithm = registry()[run.algorithm]
+    size = run.world_size + algorithm.num_servers
+    return [
+        Replica(
+            run,
+            make_backend(run),
+            rank,
+            owned_shards(rank, run.world_size, run.num_shards)
+            if rank < run.world_size
+            else range(0),
+        )
+        for rank in range(size)
+    ]
+
+
+def train_in_process(
+    run: RunConfig, plant: Callable[[int, list[Replica]], None] | None = None
+) -> list[Replica]:
+    """Train all steps of `run` and return its replicas.
+
+    plant: called with (step, replicas) when all gradients of the step are computed.
+    """
+    algorithm = registry()[run.algorithm]
+    replicas = make_replicas(run)
+    size = len(replicas)
+
+    def answer(rank: int, effect: Effect) -> object:
+        fields = [getattr(effect, name) for name in effect.__dataclass_fields__]
+        name = "".join("_" + c.lower() if c.isupper() else c for c in type(effect).__name__)
+        return getattr(replicas[rank], name.lstrip("_"))(*fields)
+
+    for step in range(replicas[0].num_steps):
+        for replica in replicas[: run.world_size]:
+            replica.compute(step, replica.sampler.shards(step))
+        if plant is not None:
+            plant(step, replicas)
+        programs = {
+            rank: algorithm.rank_step(
+                Member(rank, run.world_size, algorithm.num_servers), step, len(replicas[0].buckets)
+            )
+            for rank in range(size)
+        }
+        outcome = drive(programs, answer)
+        if outcome.errors:
+            raise outcome.errors[min(outcome.errors)]
+        assert outcome.completed(size)
+    return replicas
+
+
+def final_state(replicas: list[Replica]) -> str:
+    """Hash of parameters and optimizer state, where both live: the last rank has both."""
+    assert len({replica.parameters_sha256() for replica in replicas}) == 1
+    return replicas[-1].state_sha256()
+
+
+def serial_state(run: RunConfig) -> str:
+    """The exact serial run that `run` must equal."""
+    from dmlf.protocol import Member, local_step
+
+    alone = replace(run, algorithm="serial", transport="none", world_size=1)
+    replica = Replica(alone, make_backend(alone), 0, range(alone.num_shards))
+    for step in range(replica.num_steps):
+        replica.compute(step, replica.sampler.shards(step))
+        program = {0: local_step(Member(0, 1), step, len(replica.buckets))}
+        names = {"Gradient": "gradient", "Apply": "apply"}
+        outcome = drive(
+            program,
+            lambda _, effect: getattr(replica, names[type(effect).__name__])(
+                *(getattr(effect, name) for name in effect.__dataclass_fields__)
+            ),
+        )
+        if outcome.errors:
+            raise outcome.errors[0]
+    return replica.state_sha256()

@@ -1,0 +1,114 @@
+"""Every transport keeps the same promises; a new one is tested by being registered."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dmlf.errors import DeadlineExceeded
+from dmlf.protocol import Message, Phase, Tag
+from dmlf.transport import TRANSPORTS, Transport
+
+TIMEOUT_S = 30.0
+LENGTHS = [0, 1, 2, 7, 1009, 300_000]
+Connect = Callable[[int], list[Transport]]
+
+
+@pytest.fixture(params=list(TRANSPORTS))
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """Makes a group of the given size; all its transports are closed at the end."""
+    opened: list[Transport] = []
+
+    def make(group_size: int) -> list[Transport]:
+        endpoints = TRANSPORTS[request.param](multiprocessing.get_context("spawn"), group_size)
+        with ThreadPoolExecutor(group_size) as pool:
+            opened.extend(pool.map(lambda endpoint: endpoint.connect(), endpoints))
+        return list(opened)
+
+    yield make
+    with ThreadPoolExecutor(max(1, len(opened))) as pool:
+        list(pool.map(lambda transport: transport.close(), opened))
+
+
+def tag(src: int, round_: int = 0, phase: Phase = Phase.PUSH) -> Tag:
+    return Tag(3, 5, 2, phase, round_, src)
+
+
+def values(length: int, seed: int, dtype: Any = np.float32) -> Any:
+    return (np.arange(length) * 3 + seed).astype(dtype)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_payload_and_tag_arrive_unchanged(connect: Connect, length: int, dtype: Any) -> None:
+    first, second = connect(2)
+    sent = values(length, 1, dtype)
+    assert first.send(1, Message(tag(0), sent)) == sent.nbytes
+    received = second.recv(0, TIMEOUT_S)
+    assert received.tag == tag(0)
+    assert isinstance(received.tag.phase, Phase)
+    assert received.payload.dtype == dtype
+    np.testing.assert_array_equal(received.payload, sent)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x00", bytes(range(256)) * 5])
+def test_bytes_arrive_as_bytes(connect: Connect, payload: bytes) -> None:
+    first, second = connect(2)
+    assert first.send(1, Message(tag(0), payload)) == len(payload)
+    assert second.recv(0, TIMEOUT_S).payload == payload
+
+
+def test_each_link_keeps_order(connect: Connect) -> None:
+    first, second, third = connect(3)
+    for index in range(50):
+        first.send(2, Message(tag(0, index), values(index, 0)))
+        second.send(2, Message(tag(1, index), values(index, 1)))
+    for index in range(50):  # the links are read in another order than they were written
+        assert third.recv(1, TIMEOUT_S).tag == tag(1, index)
+    for index in range(50):
+        assert third.recv(0, TIMEOUT_S).tag == tag(0, index)
+
+
+def test_a_payload_may_be_changed_after_send(connect: Connect) -> None:
+    first, second = connect(2)
+    payload = values(200_000, 0)
+    first.send(1, Message(tag(0), payload))
+    payload[...] = -1.0
+    np.testing.assert_array_equal(second.recv(0, TIMEOUT_S).payload, values(200_000, 0))
+
+
+def test_a_slice_of_an_array_can_be_sent(connect: Connect) -> None:
+    first, second = connect(2)
+    first.send(1, Message(tag(0), values(100, 0)[10:20]))
+    np.testing.assert_array_equal(second.recv(0, TIMEOUT_S).payload, values(100, 0)[10:20])
+
+
+def test_silence_ends_at_the_deadline_and_names_the_peer(connect: Connect) -> None:
+    first, second = connect(2)
+    with pytest.raises(DeadlineExceeded) as caught:
+        second.recv(0, 0.05)
+    assert (caught.value.rank, caught.value.peer, caught.value.timeout_s) == (1, 0, 0.05)
+    first.send(1, Message(tag(0), b"late"))  # the link still works
+    assert second.recv(0, TIMEOUT_S).payload == b"late"
+
+
+@pytest.mark.parametrize("group_size", range(1, 9))
+def test_all_pairs_exchange_at_once(connect: Connect, group_size: int) -> None:
+    transports = connect(group_size)
+
+    def exchange(rank: int) -> None:
+        peers = [peer for peer in range(group_size) if peer != rank]
+        for peer in peers:  # everybody sends before anybody receives, more than a pipe holds
+            transports[rank].send(peer, Message(tag(rank), values(50_000, 10 * rank + peer)))
+        for peer in peers:
+            received = transports[rank].recv(peer, TIMEOUT_S)
+            assert received.tag == tag(peer)
+            np.testing.assert_array_equal(received.payload, values(50_000, 10 * peer + rank))
+
+    with ThreadPoolExecutor(group_size) as pool:
+        list(pool.map(exchange, range(group_size)))
