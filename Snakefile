@@ -8,6 +8,8 @@
 #                                one run, also one that config.yaml does not list
 #   snakemake --configfile workflow/config/smoke.yaml
 #                                another configuration, laid over config.yaml
+import sys
+
 from snakemake.utils import min_version
 
 min_version("9.17")
@@ -36,4 +38,4 @@ rule all:
 
 
 onerror:
-    print("For a report on the runs that did finish: snakemake partial_report")
+    print("A report on the runs that did finish: snakemake partial_report", file=sys.stderr)

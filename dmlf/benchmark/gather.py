@@ -7,7 +7,7 @@ own row only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,14 @@ def gather(expected_path: str | Path, output_path: str | Path) -> Table:
     expected_path: JSON list of {"path", "reference", "skipped"}; paths count from the current
     folder. Raises MetricsError when that list itself is not valid, and OSError.
     """
-    found = [_read(expected) for expected in read_expected(expected_path)]
+    table = judge(read_expected(expected_path))
+    write_table(output_path, table)
+    return table
+
+
+def judge(plan: Sequence[Expected]) -> Table:
+    """Read every run of the plan and judge each in the company of the others."""
+    found = [_read(expected) for expected in plan]
     completed = [item for item in found if isinstance(item, _Completed)]
     verdicts = iter(check_runs([item.evidence for item in completed]))
     runs, epochs = [], []
@@ -58,9 +65,7 @@ def gather(expected_path: str | Path, output_path: str | Path) -> Table:
         )
         runs.append(row)
         epochs.extend(epoch_rows(row, item.metrics))
-    table = Table(runs=tuple(runs), epochs=tuple(epochs))
-    write_table(output_path, table)
-    return table
+    return Table(runs=tuple(runs), epochs=tuple(epochs))
 
 
 def read_expected(path: str | Path) -> list[Expected]:

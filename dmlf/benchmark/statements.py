@@ -98,7 +98,7 @@ def _same_bits() -> Claim:
         None,
         (
             "All {runs} exact runs of {contestants} contestants (strategy and world size) ended in "
-            "the same bits as serial: one final state for {seeds}.",
+            "the same bits: one final state for {seeds}.",
             "The {runs} exact runs ended in {states} different final states for {seeds}, "
             "where exact reduction promises one for each.",
             "",

@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dmlf.cli import benchmark, protocols, training
+from dmlf.cli import benchmark, evidence, protocols, training
 from dmlf.errors import ConfigError, DmlfError, RemoteError
 
 
@@ -23,7 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Run `dmlf VERB --help` for the options of one verb.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for family in (training, protocols, benchmark):
+    for family in (training, protocols, evidence, benchmark):
         family.add_verbs(verbs)
     return parser
 

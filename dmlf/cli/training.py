@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import dmlf
+from dmlf.benchmark import transcript_file
 from dmlf.benchmark.files import write_json
 from dmlf.benchmark.metrics import SCHEMA_VERSION, build_metrics, provenance
+from dmlf.benchmark.transcript_file import write_transcript
 from dmlf.cli.run_flags import add_run_flags, run_config
 from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, DmlfError
 from dmlf.tasks import describe_dataset, resolve_task
 from dmlf.training.run import replay_hash, train
+from dmlf.training.transcript import merge_records
 
 
 def add_verbs(verbs: Any) -> None:
@@ -34,6 +37,12 @@ def add_verbs(verbs: Any) -> None:
         "--exclusive",
         action="store_true",
         help="wait until no other run of this host is being measured",
+    )
+    parser.add_argument(
+        "--transcript",
+        action="store_true",
+        help=f"record hashes of every step in {transcript_file.NAME} beside the output, for "
+        "`dmlf diff`; slows every step down",
     )
     parser.set_defaults(run=_train)
 
@@ -82,15 +91,21 @@ def check_writable(output: Path | None) -> None:
 def _train(parsed: argparse.Namespace) -> int:
     config = run_config(parsed)
     check_writable(parsed.output)
+    if parsed.transcript and parsed.output is None:
+        raise ConfigError("transcript", True, "--output as well, to say where it goes")
     started_at = datetime.now(UTC)
     try:
-        result = train(config, exclusive=parsed.exclusive)
+        result = train(config, exclusive=parsed.exclusive, transcript=parsed.transcript)
         metrics = build_metrics(result, sys.argv, constraints_path())
     except DmlfError as error:
         if parsed.output is not None:
             _write_failure(parsed.output.with_name("failure.json"), config, started_at, error)
         raise
     if parsed.output is not None:
+        if parsed.transcript:
+            records = merge_records([rank.transcript for rank in result.ranks])
+            path = parsed.output.with_name(transcript_file.NAME)
+            write_transcript(path, config, metrics["final_state_sha256"], records)
         write_json(parsed.output, metrics)
         with contextlib.suppress(FileNotFoundError):
             parsed.output.with_name("failure.json").unlink()

@@ -11,11 +11,15 @@ from dmlf.protocol.algorithm import Fold
 
 
 def _fold(order: Fold, terms: Sequence[Float32]) -> Float32:
-    if isinstance(order, int):
-        return terms[order]
-    left, right = order
+    pending = []  # a chain's left side is as deep as there are ranks: no recursion there
+    while not isinstance(order, int):
+        order, right = order
+        pending.append(right)
+    total = terms[order]
     with np.errstate(over="ignore", invalid="ignore"):
-        return _fold(left, terms) + _fold(right, terms)
+        for right in reversed(pending):
+            total = total + _fold(right, terms)
+    return total
 
 
 def fold_sum(plan: Sequence[tuple[slice, Fold]], terms: Sequence[Float32]) -> Float32:

@@ -1,7 +1,7 @@
 """The seam between protocols, which move pieces of a bucket, and numerics, which add them.
 
 A bucket is one flat vector of `numel` elements. While it is summed its elements are *partial*
-(float32, or float64 for the exact reduction); `finish` turns them into *reduced* float32 values,
+(float32, or int64 for the exact reduction); `finish` turns them into *reduced* float32 values,
 which are final. Chunks are slices of the bucket.
 """
 

@@ -70,10 +70,9 @@ class Algorithm:
 
     def rank_step(self, member: Member, step: int, num_buckets: int) -> Steps[None]:
         """One step of whatever role `member` plays."""
-        if member.rank < member.world_size:
-            return self.worker_step(member, step, num_buckets)
-        assert self.server_step is not None
-        return self.server_step(member, step, num_buckets)
+        if member.rank >= member.world_size and self.server_step is not None:
+            return self.server_step(member, step, num_buckets)
+        return self.worker_step(member, step, num_buckets)
 
 
 _REGISTRY: dict[str, Algorithm] = {}

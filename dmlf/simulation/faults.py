@@ -123,15 +123,18 @@ def single_faults(scenario: Scenario, footprint: Footprint) -> Iterator[Fault]:
             yield Fault(FaultKind.CRASH, rank, index)
             for duration_ns in _durations_ns(scenario.timeout_ns):
                 yield Fault(FaultKind.PAUSE, rank, index, detail=duration_ns)
-    for rank in range(scenario.world_size):
-        for step in range(scenario.steps):
-            yield Fault(FaultKind.NON_FINITE, rank, step)
+    if any(scenario.bucket_numels):  # else there is no element that could be NaN
+        for rank in range(scenario.world_size):
+            for step in range(scenario.steps):
+                yield Fault(FaultKind.NON_FINITE, rank, step)
 
 
 def random_plan(scenario: Scenario, footprint: Footprint, seed: int) -> tuple[Fault, ...]:
     """No to three faults, drawn from `seed`; at most one at any place."""
     rng = random.Random(f"faults {seed}")
     kinds = [kind for kind in FaultKind if footprint.messages or kind not in MESSAGE_KINDS]
+    if not any(scenario.bucket_numels):
+        kinds.remove(FaultKind.NON_FINITE)
     plan: dict[tuple[int, int, int], Fault] = {}
     for _ in range(rng.choices((0, 1, 2, 3), weights=(1, 5, 3, 2))[0]):
         kind = rng.choice(kinds)

@@ -18,7 +18,8 @@ class RankReport:
     `communication_s` spent blocked in a receive. `loss_sum` is summed over the rank's samples.
     `state_sha256` covers parameters and optimizer state and is None where a rank has no
     optimizer; what was not counted (`messages_sent` of ddp) is None. `epochs` holds the entries of
-    `convergence.epochs` on the rank that evaluates and is empty elsewhere.
+    `convergence.epochs` on the rank that evaluates and is empty elsewhere. `transcript` holds one
+    record per step where one was asked for.
     """
 
     rank: int
@@ -41,6 +42,7 @@ class RankReport:
     theoretical_payload_bytes: int | None
     epochs: Sequence[Mapping[str, Any]]
     torch_threads: int | None
+    transcript: Sequence[Mapping[str, Mapping[str, str]]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,17 +24,20 @@ from dmlf.training.worker import RankJob
 from dmlf.transport import TRANSPORTS
 
 
-def train(config: RunConfig, *, exclusive: bool = False) -> RunResult:
+def train(config: RunConfig, *, exclusive: bool = False, transcript: bool = False) -> RunResult:
     """Run `config` to its end in processes of its own and return what was measured.
 
     exclusive: hold the host-wide measuring lock, so that no other measured run overlaps.
+    transcript: let every rank record the hashes of what it does; it costs time in every step.
     Raises ConfigError before any process starts, and what ended the run otherwise.
     """
     preload = _check(config)
+    if transcript and config.algorithm == "ddp":
+        raise ConfigError("transcript", transcript, "a dmlf algorithm: stock DDP records nothing")
     started_at, start = datetime.now(UTC), time.monotonic()
     with measuring_lock() if exclusive else nullcontext(0.0) as lock_wait_s:
         load_before = os.getloadavg()
-        ranks = _run(config, preload)
+        ranks = _run(config, preload, transcript)
         load_after = os.getloadavg()
     return RunResult(
         config=config,
@@ -80,17 +83,20 @@ def _check(config: RunConfig) -> list[str]:
     ]
 
 
-def _run(config: RunConfig, preload: list[str]) -> list[RankReport]:
+def _run(config: RunConfig, preload: list[str], transcript: bool) -> list[RankReport]:
     context = process_context(preload, config.threads_per_rank)
     if config.algorithm == "serial":
-        return run_ranks(context, "dmlf.training.worker:run_rank", [RankJob(config, None)])
+        job = RankJob(config, None, transcript)
+        return run_ranks(context, "dmlf.training.worker:run_rank", [job])
     if config.algorithm == "ddp":
         # Gloo would listen on the address of the host's name; keep it on loopback.
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         with tempfile.TemporaryDirectory(prefix="dmlf-ddp-") as folder:
-            job = DdpJob(config, str(Path(folder) / "rendezvous"))
-            return run_ranks(context, "dmlf.training.ddp:run_ddp_rank", [job] * config.world_size)
+            ddp_job = DdpJob(config, str(Path(folder) / "rendezvous"))
+            return run_ranks(
+                context, "dmlf.training.ddp:run_ddp_rank", [ddp_job] * config.world_size
+            )
     group_size = config.world_size + registry()[config.algorithm].num_servers
     endpoints = TRANSPORTS[config.transport](context, group_size)
-    jobs = [RankJob(config, endpoint) for endpoint in endpoints]
+    jobs = [RankJob(config, endpoint, transcript) for endpoint in endpoints]
     return run_ranks(context, "dmlf.training.worker:run_rank", jobs)

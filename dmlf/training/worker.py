@@ -18,6 +18,7 @@ from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport
 from dmlf.training.sampler import owned_shards
+from dmlf.training.transcript import TranscriptRecorder
 from dmlf.transport import Endpoint
 
 
@@ -27,6 +28,7 @@ class RankJob:
 
     config: RunConfig
     endpoint: Endpoint | None
+    transcript: bool = False
 
 
 def run_rank(rank: int, job: RankJob) -> RankReport:
@@ -45,6 +47,7 @@ def run_rank(rank: int, job: RankJob) -> RankReport:
         Driver(transport, replica, config.timeout_s),
         Member(rank, config.world_size, algorithm.num_servers if algorithm else 0),
         algorithm,
+        job.transcript,
     )
     report = trainer.train()
     transport.close()
@@ -55,7 +58,12 @@ class Trainer:
     """One rank's run: `replica` computes, `driver` synchronises, every step ends committed."""
 
     def __init__(
-        self, replica: Replica, driver: Driver, member: Member, algorithm: Algorithm | None
+        self,
+        replica: Replica,
+        driver: Driver,
+        member: Member,
+        algorithm: Algorithm | None,
+        transcript: bool,
     ) -> None:
         self._replica = replica
         self._driver = driver
@@ -63,7 +71,10 @@ class Trainer:
         self._algorithm = algorithm
         self._rank_step = algorithm.rank_step if algorithm else local_step
         self._is_worker = member.rank < member.world_size
+        # Workers of a parameter server have no optimizer state: it lives on the server.
+        self._applies = not (self._is_worker and member.num_servers)
         self._recorder = StepRecorder()
+        self._transcript = TranscriptRecorder(replica, self._applies) if transcript else None
         self._traffic = (0, 0)
 
     def train(self) -> RankReport:
@@ -92,6 +103,8 @@ class Trainer:
             if self._is_worker:
                 phases["loss_sum"] = replica.compute(step, shards)
                 phases["samples"] = sum(len(shards[index]) for index in replica.shards)
+            if self._transcript is not None:
+                self._transcript.before_reduction(shards)
             computed = time.perf_counter()
             waited, applied = driver.wait_s, driver.apply_s
             messages, payload_bytes = driver.messages_sent, driver.payload_bytes_sent
@@ -101,6 +114,8 @@ class Trainer:
             phases["wait_s"] = driver.wait_s - waited
             phases["optimizer_s"] = driver.apply_s - applied
             phases["communication_s"] = time.perf_counter() - computed - phases["optimizer_s"]
+        if self._transcript is not None:
+            self._transcript.after_step()
         self._traffic = (
             self._traffic[0] + driver.messages_sent - messages,
             self._traffic[1] + driver.payload_bytes_sent - payload_bytes,
@@ -125,8 +140,6 @@ class Trainer:
 
     def _report(self, initial_state: str) -> RankReport:
         replica, member = self._replica, self._member
-        # Workers of a parameter server have no optimizer state: it lives on the server.
-        applies = not (self._is_worker and member.num_servers)
         messages = payload_bytes = 0
         if self._algorithm is not None:
             exact = replica.config.reduction == "exact"
@@ -139,10 +152,11 @@ class Trainer:
             role="worker" if self._is_worker else "server",
             initial_state_sha256=initial_state,
             parameters_sha256=replica.parameters_sha256(),
-            state_sha256=replica.state_sha256() if applies else None,
+            state_sha256=replica.state_sha256() if self._applies else None,
             messages_sent=self._traffic[0],
             payload_bytes_sent=self._traffic[1],
             theoretical_messages=messages,
             theoretical_payload_bytes=payload_bytes,
             torch_threads=replica.backend.num_threads,
+            transcript=self._transcript.records if self._transcript is not None else (),
         )

@@ -93,6 +93,13 @@ def test_every_single_fault_is_survived_or_named_with_three_ranks_and_two_steps(
     assert {"completed", "crashed", "PeerLost", "DeadlineExceeded", "TransportError"} <= ends
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_empty_buckets_pass(name: str) -> None:
+    summary = explore(name, 2, 1, (0,), "exact")
+    assert summary.fault_free.finals == 1
+    assert "non_finite" not in summary.single_faults
+
+
 def test_bucket_sizes_are_checked() -> None:
     with pytest.raises(ConfigError) as caught:
         explore("ring", 2, 1, (), "float32")

@@ -15,8 +15,9 @@ SUMMING_UP = ["benchmark/cohorts.py", "benchmark/statistics.py"]
 DRAWING = ["benchmark/plots/*"]
 TELLING = ["benchmark/claims.py", "benchmark/report*", "benchmark/statements.py"]
 APART = ["simulation/*"]
+OTHER_VERBS = ["cli/benchmark.py", "cli/protocol*.py"]
 SOURCES_LEFT_OUT = {
-    "training": [*JUDGING, *SUMMING_UP, *DRAWING, *TELLING, *APART],
+    "training": [*JUDGING, *SUMMING_UP, *DRAWING, *TELLING, *APART, *OTHER_VERBS],
     "gathering": [*SUMMING_UP, *DRAWING, *TELLING, *APART],
     "plotting": [*TELLING, *APART],
     "reporting": APART,

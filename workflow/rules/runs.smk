@@ -76,7 +76,7 @@ def measuring_priority(wildcards):
     """Repeats outermost, shuffled within: drift of the machine then spreads over all strategies."""
     key = f"{config['order_seed']}:{RUN.format(**wildcards)}"
     shuffled = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6]) / 2**48
-    return 1 / (1 + int(wildcards.rep) + shuffled)
+    return round(1 / (1 + int(wildcards.rep) + shuffled), 9)
 
 
 def planned_runs():

@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from dmlf.benchmark.cohorts import Cohort, Contestant, Point, cohorts, strategies
 from dmlf.benchmark.plots import style
 from dmlf.benchmark.plots.series import Mark, add_legend, draw_series, panel_width
-from dmlf.benchmark.statistics import efficiency_estimate, median_estimate
+from dmlf.benchmark.statistics import Estimate, efficiency_estimate, median_estimate
 from dmlf.benchmark.table import Table
 
 _BASES = ("itself at world size 1", "serial")
@@ -70,7 +70,10 @@ def _marks(cohort: Cohort, reduction: str, base: str) -> list[Mark]:
                 strategy,
                 size,
                 [value / (size * median) for value in point.throughput],
-                efficiency_estimate(point.throughput, size, reference.throughput),
+                # A base relative to itself is 1 by definition, whatever its runs' noise.
+                Estimate(1.0, None, None, len(point.runs))
+                if reference.contestant == point.contestant
+                else efficiency_estimate(point.throughput, size, reference.throughput),
                 point.oversubscribed,
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,20 +59,20 @@ def draw_series(
     for index, name in enumerate(names):
         offset = spacing * (index - (len(names) - 1) / 2)
         look = looks[name]
-        own = sorted((m for m in marks if m.strategy == name), key=lambda m: m.world_size)
-        places = [world_sizes.index(mark.world_size) + offset for mark in own]
+        own = {mark.world_size: mark for mark in marks if mark.strategy == name}
+        # A world size without runs is a gap: a line across it would suggest a value.
         axes.plot(
-            places,
-            [mark.estimate.median for mark in own],
+            [place + offset for place in range(len(world_sizes))],
+            [own[w].estimate.median if w in own else math.nan for w in world_sizes],
             color=look.color,
             linestyle=look.dashes,
             linewidth=1.2,
             zorder=2,
         )
-        for x, mark in zip(places, own, strict=True):
+        for world_size, mark in own.items():
             style.draw_point(
                 axes,
-                x,
+                world_sizes.index(world_size) + offset,
                 mark.values,
                 mark.estimate,
                 look,

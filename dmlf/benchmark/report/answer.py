@@ -26,7 +26,7 @@ def answer(cohort: Cohort, judged: Sequence[Judged]) -> str:
         and (item.claim.kind == "correctness" or item.outcome != Outcome.NO_DATA)
     ]
     sentences += _speed(cohort, judged)
-    sentences += _accuracy(judged)
+    sentences += _accuracy(cohort, judged)
     sentences += _price(judged)
     left_out = sorted(
         {
@@ -88,7 +88,7 @@ def _grouped(items: Sequence[Judged], other: str) -> list[str]:
     return sentences
 
 
-def _accuracy(judged: Sequence[Judged]) -> list[str]:
+def _accuracy(cohort: Cohort, judged: Sequence[Judged]) -> list[str]:
     items = [item for item in judged if item.claim.kind == "accuracy"]
     known = [item for item in items if item.outcome != Outcome.NO_DATA]
     if not known:
@@ -99,18 +99,19 @@ def _accuracy(judged: Sequence[Judged]) -> list[str]:
         for item in known
         if item.outcome == Outcome.DOES_NOT_HOLD
     ]
+    base = f"{limit} percentage points from serial's test accuracy{_serial_accuracy(cohort)}"
     if away:
-        return [
-            f"More than {limit} percentage points from serial's test accuracy in some run: "
-            f"{listing(away)}."
-        ]
-    return [
-        f"All {len(known)} distributed strategies end within {limit} percentage points of "
-        "serial's test accuracy."
-        if len(known) > 1
-        else f"{code(known[0].claim.subject)} ends within {limit} percentage points of serial's "
-        "test accuracy."
-    ]
+        return [f"More than {base} in some run: {listing(away)}."]
+    whose = listing([code(item.claim.subject) for item in known])
+    if len(known) == len(items):
+        whose = "all distributed strategies"
+    return [f"The runs of {whose} end at most {base}."]
+
+
+def _serial_accuracy(cohort: Cohort) -> str:
+    serial = cohort.point(Contestant("serial", "float32", 1))
+    values = [] if serial is None else serial.values("test_accuracy")
+    return f" ({100 * median_estimate(values).median:.1f} %)" if values else ""
 
 
 def _price(judged: Sequence[Judged]) -> list[str]:

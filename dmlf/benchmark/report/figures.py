@@ -75,7 +75,7 @@ def figure_sections(
         for cohort, claims in judged:
             yield _interpretation(cohort, [c for c in claims if c.claim.figure == name])
         target = f"{places.figures}/{name}.svg"
-        yield f"Rebuild it: `snakemake {target}` (`{name}.png` beside it is the same figure as a bitmap)."
+        yield f"Rebuild it: `snakemake {target}` (the bitmap `{name}.png` comes with it)."
 
 
 def _alternative(name: str, judged: Sequence[tuple[Cohort, Sequence[Judged]]]) -> str:

@@ -1,0 +1,129 @@
+"""Verbs that check: verify, diff, simulate."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dmlf.cli.training import constraints_path
+from dmlf.config import REDUCTIONS
+from dmlf.protocol import registry
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add the verbs to the parser."""
+    parser = verbs.add_parser(
+        "verify",
+        help="recompute hashes and correctness checks of a folder of results",
+        description="Check every metrics.json below RESULTS: schema, configuration, sources and "
+        "pinned dependencies against this tree, final state against the serial reference. Exits 1 "
+        "if anything does not hold.",
+    )
+    parser.add_argument("results", type=Path, metavar="RESULTS")
+    parser.set_defaults(run=_verify)
+
+    parser = verbs.add_parser(
+        "diff",
+        help="name the first step, shard and tensor at which two runs part",
+        description="Compare the transcripts of two runs of one task (folders of runs that were "
+        "trained with --transcript). Exits 0 if they are identical, 1 if they part.",
+    )
+    parser.add_argument("run_a", type=Path, metavar="RUN_A")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B")
+    parser.set_defaults(run=_diff)
+
+    parser = verbs.add_parser(
+        "simulate",
+        help="run a protocol under seeded faults, or explore all its interleavings",
+        description="Drive the protocol in the deterministic simulator. Without --explore: seeded "
+        "schedules with faults, whose invariants are checked after every event. With --explore: "
+        "every interleaving of a small group, and every single fault.",
+    )
+    parser.add_argument("algorithm", choices=list(registry()))
+    parser.add_argument("--world-size", type=int, default=3, metavar="N")
+    parser.add_argument("--steps", type=int, default=2, metavar="N")
+    parser.add_argument("--reduction", choices=REDUCTIONS, default="float32")
+    parser.add_argument("--seeds", type=int, default=1000, metavar="N", help="schedules to run")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N")
+    parser.add_argument("--explore", action="store_true")
+    parser.add_argument(
+        "--bucket-numels",
+        type=int,
+        nargs="+",
+        default=[3],
+        metavar="N",
+        help="bucket sizes to explore with",
+    )
+    parser.set_defaults(run=_simulate)
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from dmlf.benchmark.verify import verify
+
+    findings = verify(parsed.results, constraints_path())
+    words = {True: "ok      ", False: "FAIL    ", None: "unproved"}
+    for finding in findings:
+        print(f"{words[finding.holds]}  {finding.path}: {finding.detail}")
+    failed = sum(finding.holds is False for finding in findings)
+    unproved = sum(finding.holds is None for finding in findings)
+    print(f"{len(findings)} runs: {failed} failed, {unproved} unproved")
+    return 1 if failed else 0
+
+
+def _diff(parsed: argparse.Namespace) -> int:
+    from dmlf.benchmark.diff import compare
+    from dmlf.benchmark.transcript_file import read_transcript
+
+    first, second = read_transcript(parsed.run_a), read_transcript(parsed.run_b)
+    comparison = compare(first, second)
+    if comparison.not_comparable:
+        print(
+            f"{comparison.not_comparable} gradients are of shards that one run computed together "
+            "and the other did not: not compared"
+        )
+    if comparison.difference is not None:
+        print(f"first difference: {comparison.difference}")
+        return 1
+    lengths = len(first.records), len(second.records)
+    if lengths[0] != lengths[1]:
+        print(f"equal for {comparison.steps} steps; then one run ends (steps: {lengths})")
+        return 1
+    print(f"identical: {comparison.steps} steps, final state {first.final_state_sha256[:16]}")
+    return 0
+
+
+def _simulate(parsed: argparse.Namespace) -> int:
+    from dmlf.simulation.command import explore, simulate
+
+    hidden = not sys.stderr.isatty()
+    total = None if parsed.explore else parsed.seeds
+    with tqdm(total=total, disable=hidden, leave=False) as bar:
+
+        def progress(done: int) -> None:
+            bar.update(done - bar.n)
+
+        if parsed.explore:
+            summary: object = explore(
+                parsed.algorithm,
+                parsed.world_size,
+                parsed.steps,
+                tuple(parsed.bucket_numels),
+                parsed.reduction,
+                progress,
+            )
+        else:
+            summary = simulate(
+                parsed.algorithm,
+                parsed.world_size,
+                parsed.steps,
+                parsed.seeds,
+                parsed.first_seed,
+                parsed.reduction,
+                progress,
+            )
+    print(summary)
+    return 0
