@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 import pytest
+
+from dmlf.runtime import process_context
 
 HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 """Processes that Python itself keeps for the life of the test session."""
@@ -28,6 +32,15 @@ def _shared_memory() -> set[str]:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     # Semaphores come and go with other programs of this host; Python's tracker unlinks ours.
     return {name for name in names if not name.startswith("sem.")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_fork_server() -> None:
+    """Import torch once for all ranks of the session, where it is installed."""
+    wanted = ["torch._dynamo", "dmlf.training.torch_backend", "sklearn.datasets"]
+    has_torch = importlib.util.find_spec("torch") is not None
+    process_context(wanted if has_torch else ["dmlf.training.worker"], threads_per_rank=1)
+    forkserver.ensure_running()
 
 
 @pytest.fixture(autouse=True)

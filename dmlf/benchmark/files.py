@@ -123,15 +123,18 @@ def read_json(path: str | Path) -> Any:
 def _read_text(path: str | Path) -> str:
     # O_NONBLOCK: a FIFO in the file's place must not block the reader for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(stream.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise MetricsError(str(path), "content", "not a regular file")
         if status.st_size > MAX_BYTES:
             raise MetricsError(
                 str(path), "content", f"{status.st_size} bytes; at most {MAX_BYTES} are read"
             )
-        content = stream.read()
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            content = stream.read()
+    finally:
+        os.close(descriptor)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -132,7 +132,7 @@ def completed_row(
         load_before_1m=environment["load_before"][0],
         load_after_1m=environment["load_after"][0],
         warnings=len(timing["warnings"]),
-        warning_texts="; ".join(timing["warnings"]),
+        warning_texts="; ".join(timing["warnings"]) or None,
         cohort=evidence.cohort,
         workload=canonical_json(shared).decode(),
         workload_sha256=_sha256(shared),

@@ -85,7 +85,7 @@ class _DdpRank:
             messages_sent=None,
             payload_bytes_sent=None,
             theoretical_messages=None,
-            theoretical_payload_bytes=hops * numel * 4 * num_steps,
+            theoretical_payload_bytes=hops * numel * 4 * num_steps if self._rank == 0 else 0,
             torch_threads=self._backend.num_threads,
         )
 

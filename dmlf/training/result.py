@@ -16,6 +16,7 @@ class RankReport:
 
     `role` is `worker` or `server`. Times are seconds on CLOCK_MONOTONIC; `wait_s` is the part of
     `communication_s` spent blocked in a receive. `loss_sum` is summed over the rank's samples.
+    `theoretical_*` is the closed form for all ranks together, told by rank 0 and 0 elsewhere.
     `state_sha256` covers parameters and optimizer state and is None where a rank has no
     optimizer; what was not counted (`messages_sent` of ddp) is None. `epochs` holds the entries of
     `convergence.epochs` on the rank that evaluates and is empty elsewhere. `transcript` holds one

@@ -141,7 +141,7 @@ class Trainer:
     def _report(self, initial_state: str) -> RankReport:
         replica, member = self._replica, self._member
         messages = payload_bytes = 0
-        if self._algorithm is not None:
+        if self._algorithm is not None and member.rank == 0:
             exact = replica.config.reduction == "exact"
             shapes = [bucket.shape(exact) for bucket in replica.buckets]
             traffic = self._algorithm.traffic(shapes, member.world_size)

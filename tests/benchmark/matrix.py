@@ -140,8 +140,7 @@ def _reports(config: RunConfig, noise: random.Random) -> list[RankReport]:
         optimizer = [2e-4 * (not servers or not worker)] * steps
         data = [1e-4 * worker] * steps
         step_s = [
-            sum(parts) + 5e-5
-            for parts in zip(forward, communication, optimizer, data, strict=True)
+            sum(parts) + 5e-5 for parts in zip(forward, communication, optimizer, data, strict=True)
         ]
         share = [size // config.world_size + (rank < size % config.world_size) for size in sizes]
         evaluates = rank == (config.world_size if servers else 0)

@@ -1,0 +1,128 @@
+"""The correctness verdict of every kind of run, both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dmlf.benchmark.checks import ABSENT, FAILED, PASSED, Evidence, check_runs
+from tests.benchmark.matrix import final_state, run_config, sha256
+
+LOSSES = [2.0, 1.5, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+
+
+def evidence(
+    strategy: str, world_size: int = 1, rep: int = 0, reduction: str = "float32", **changes: Any
+) -> Evidence:
+    seed = changes.pop("seed", 0)
+    config = run_config(strategy, world_size, rep, reduction, seed=seed)
+    protocol = config.algorithm in ("ring", "parameter_server")
+    values: dict[str, Any] = {
+        "config": config,
+        "cohort": "one",
+        "final_state_sha256": final_state(config),
+        "replicas_identical": True,
+        "traffic_matches_theory": True if protocol else None,
+        "step_loss": LOSSES,
+        "reference_sha256": final_state(config) if protocol and reduction == "float32" else None,
+        "reference_problem": "no replay",
+    }
+    return Evidence(**(values | changes))
+
+
+def verdict(run: Evidence, *others: Evidence) -> str:
+    return check_runs([*others, run])[-1].check
+
+
+SERIAL = (evidence("serial", rep=0), evidence("serial", rep=1))
+SERIAL_EXACT = (evidence("serial", reduction="exact"), evidence("serial", 1, 1, "exact"))
+WRONG = sha256("wrong")
+
+
+@pytest.mark.parametrize("strategy", ["ring-queue", "parameter_server-queue"])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, PASSED),
+        ({"final_state_sha256": WRONG}, FAILED),
+        ({"replicas_identical": False}, FAILED),
+        ({"traffic_matches_theory": False}, FAILED),
+        ({"traffic_matches_theory": None}, ABSENT),
+        ({"reference_sha256": None}, ABSENT),
+    ],
+)
+def test_a_float32_protocol_run_must_equal_its_replay(
+    strategy: str, changes: dict[str, Any], expected: str
+) -> None:
+    assert verdict(evidence(strategy, 2, **changes), *SERIAL) == expected
+
+
+def test_at_world_size_1_a_protocol_must_also_equal_serial() -> None:
+    run = evidence("ring-queue", 1)
+    assert verdict(run, *SERIAL) == PASSED
+    elsewhere = [evidence("serial", rep=rep, final_state_sha256=WRONG) for rep in (0, 1)]
+    assert verdict(run, *elsewhere) == FAILED
+    assert verdict(run) == PASSED
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_an_exact_run_must_equal_serial_exact_at_any_world_size(world_size: int) -> None:
+    run = evidence("ring-queue", world_size, reduction="exact")
+    wrong = evidence("ring-queue", world_size, reduction="exact", final_state_sha256=WRONG)
+    assert verdict(run, *SERIAL_EXACT) == PASSED
+    assert verdict(wrong, *SERIAL_EXACT) == FAILED
+    assert verdict(run, *SERIAL) == ABSENT
+    divided = (SERIAL_EXACT[0], evidence("serial", 1, 1, "exact", final_state_sha256=WRONG))
+    assert verdict(run, *divided) == ABSENT
+
+
+def test_serial_repeats_must_agree() -> None:
+    wrong = evidence("serial", rep=2, final_state_sha256=WRONG)
+    assert [v.check for v in check_runs(SERIAL)] == [PASSED, PASSED]
+    assert [v.check for v in check_runs([*SERIAL, wrong])] == [FAILED] * 3
+
+
+def test_one_serial_run_alone_proves_nothing_but_a_protocol_may_vouch_for_it() -> None:
+    alone = SERIAL[0]
+    assert verdict(alone) == ABSENT
+    assert verdict(alone, evidence("ring-queue", 1)) == PASSED
+    assert verdict(alone, evidence("ring-queue", 2)) == ABSENT
+    assert verdict(
+        alone, evidence("ddp-gloo", 1, final_state_sha256=final_state(alone.config))
+    ) == (ABSENT)
+    assert verdict(SERIAL_EXACT[0], evidence("ring-queue", 4, reduction="exact")) == PASSED
+    replayed = evidence("serial", reference_sha256=alone.final_state_sha256)
+    assert verdict(replayed) == PASSED
+    assert verdict(evidence("serial", reference_sha256=WRONG)) == FAILED
+
+
+@pytest.mark.parametrize(
+    ("step", "factor", "expected"),
+    [
+        (0, 1.0, PASSED),
+        (9, 1.0009, PASSED),
+        (9, 1.0011, FAILED),
+        (0, 0.998, FAILED),
+        (10, 2, PASSED),
+    ],
+)
+def test_ddp_must_start_as_serial_does(step: int, factor: float, expected: str) -> None:
+    losses = list(LOSSES)
+    losses[step] *= factor
+    assert verdict(evidence("ddp-gloo", 2, step_loss=losses), *SERIAL) == expected
+
+
+def test_ddp_needs_equal_replicas_and_a_serial_run_of_its_seed() -> None:
+    assert verdict(evidence("ddp-gloo", 2, replicas_identical=False), *SERIAL) == FAILED
+    assert verdict(evidence("ddp-gloo", 2)) == ABSENT
+    assert verdict(evidence("ddp-gloo", 2, seed=1), *SERIAL) == ABSENT
+    assert verdict(evidence("ddp-gloo", 2, step_loss=LOSSES[:3]), *SERIAL) == ABSENT
+    divided = (SERIAL[0], evidence("serial", rep=1, final_state_sha256=WRONG))
+    assert verdict(evidence("ddp-gloo", 2), *divided) == ABSENT
+
+
+def test_runs_of_another_cohort_or_seed_are_no_company() -> None:
+    other = evidence("serial", rep=1, cohort="two", final_state_sha256=WRONG)
+    assert verdict(SERIAL[0], other) == ABSENT
+    assert verdict(SERIAL[0], evidence("serial", rep=1, seed=5)) == ABSENT

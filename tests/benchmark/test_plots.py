@@ -1,0 +1,165 @@
+"""Figures: reproducible, complete, and honest about what they leave out."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmlf.benchmark.plots import FIGURES, draw
+from dmlf.benchmark.table import Table, write_table
+from dmlf.errors import ConfigError, MetricsError
+from tests.benchmark.rows import rows
+
+pytest.importorskip("matplotlib")
+
+
+def render(name: str, table: Table) -> Any:
+    with import_module("dmlf.benchmark.plots.style").paper():
+        return import_module(f"dmlf.benchmark.plots.{name}").render(table)
+
+
+def texts(figure: Any) -> str:
+    from matplotlib.text import Text
+
+    return " | ".join(item.get_text() for item in figure.findobj(Text))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_same_table_same_bytes(matrix_table_path: Path, tmp_path: Path, name: str) -> None:
+    for folder in ("a", "b"):
+        draw(name, matrix_table_path, tmp_path / folder / f"{name}.svg")
+    for suffix in (".svg", ".png"):
+        first = (tmp_path / "a" / name).with_suffix(suffix).read_bytes()
+        assert first == (tmp_path / "b" / name).with_suffix(suffix).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        f"{name}.png",
+        f"{name}.svg",
+    ]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("check", ["failed", "absent"])
+def test_without_checked_runs_a_figure_says_so(tmp_path: Path, name: str, check: str) -> None:
+    table = Table(tuple(rows("serial", 1, [100.0], check=check)), ())
+    path = tmp_path / "runs.csv"
+    write_table(path, table)
+    draw(name, path, tmp_path / f"{name}.svg")
+    assert "o" in texts(render(name, table))
+    assert not any(axes.lines or axes.patches for axes in render(name, table).axes)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_an_empty_table_gives_a_figure(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "runs.csv"
+    write_table(path, Table((), ()))
+    draw(name, path, tmp_path / f"{name}.svg")
+    assert (tmp_path / f"{name}.png").stat().st_size > 0
+
+
+def test_bad_requests_are_named(matrix_table_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        draw("speed", matrix_table_path, tmp_path / "speed.svg")
+    assert caught.value.key == "figure"
+    with pytest.raises(ConfigError) as caught:
+        draw("throughput", matrix_table_path, tmp_path / "throughput.pdf")
+    assert caught.value.key == "output"
+    with pytest.raises(MetricsError):
+        draw("throughput", tmp_path / "absent.csv", tmp_path / "throughput.svg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def small_table() -> Table:
+    return Table(
+        (
+            *rows("serial", 1, [100.0, 101.0]),
+            *rows("ring-queue", 1, [90.0, 91.0]),
+            *rows("ring-queue", 2, [150.0, 151.0, 152.0]),
+            *rows("ring-queue", 4, [120.0], oversubscribed=True),
+            *rows("ring-queue", 8, [999.0], check="failed"),
+        ),
+        (),
+    )
+
+
+def test_every_run_is_a_dot_and_crowded_points_are_hollow() -> None:
+    (axes,) = render("throughput", small_table()).axes
+    dots = [line for line in axes.lines if line.get_markersize() < 3]
+    drawn = sorted(y for line in dots for y in line.get_ydata())
+    assert drawn == [90.0, 91.0, 100.0, 101.0, 120.0, 150.0, 151.0, 152.0]
+    medians = {
+        float(line.get_ydata()[0]): line.get_markerfacecolor()
+        for line in axes.lines
+        if len(line.get_ydata()) == 1 and line.get_markersize() > 3
+    }
+    assert set(medians) == {100.5, 90.5, 151.0, 120.0}
+    assert [median for median, face in medians.items() if face == "white"] == [120.0]
+
+
+def test_the_axis_shows_every_run_and_starts_at_zero() -> None:
+    (axes,) = render("throughput", small_table()).axes
+    bottom, top = axes.get_ylim()
+    assert bottom == 0
+    assert 152.0 < top < 999.0
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "4", "8"]
+
+
+def test_the_ideal_line_is_world_size_times_serial() -> None:
+    (axes,) = render("throughput", small_table()).axes
+    lines = [list(line.get_ydata()) for line in axes.lines if line.get_linestyle() == "--"]
+    assert [100.5, 201.0, 402.0, 804.0] in lines
+
+
+def test_efficiency_has_both_bases() -> None:
+    itself, serial = render("efficiency", small_table()).axes
+    for axes, base in ((itself, 90.5), (serial, 100.5)):
+        heights = [float(line.get_ydata()[0]) for line in axes.lines if len(line.get_ydata()) == 1]
+        assert any(abs(height - 151 / (2 * base)) < 1e-12 for height in heights)
+    assert "itself" in itself.get_title(loc="left")
+    assert "serial" in serial.get_title(loc="left")
+
+
+def test_different_workloads_are_never_in_one_panel() -> None:
+    table = Table(
+        (*rows("serial", 1, [100.0]), *rows("serial", 1, [900.0], cohort="ba9876543210")), ()
+    )
+    first, second = render("throughput", table).axes
+    assert first.get_ylim()[1] < 900 < second.get_ylim()[1]
+    assert first.get_title(loc="left") != second.get_title(loc="left")
+
+
+def test_exactness_draws_ratios(matrix_table: Table) -> None:
+    speed, traffic = render("exactness", matrix_table).axes
+    assert 0 < min(y for line in speed.lines for y in line.get_ydata() if y == y) < 1
+    ratios = {float(y) for line in traffic.lines for y in line.get_ydata() if y == y}
+    assert ratios == {1.0, 1.5}
+
+
+def test_ddp_is_marked_as_calibrated(matrix_table: Table) -> None:
+    labels = texts(render("communication", matrix_table))
+    assert "ddp-gloo*, W = 2" in labels
+    assert "ring-queue, W = 2" in labels
+    assert "calibrated" in labels
+
+
+def test_convergence_of_a_task_without_accuracy() -> None:
+    from dataclasses import replace
+
+    runs = rows("serial", 1, [100.0]) + rows("ring-queue", 2, [100.0])
+    from dmlf.benchmark.table import EpochRow
+
+    epochs = tuple(
+        EpochRow(
+            path=run.path, task=run.task, cohort=run.cohort or "", strategy=run.strategy,
+            reduction=run.reduction, world_size=run.world_size, seed=0, rep=run.rep,
+            check="passed", epoch=epoch, train_loss=None, test_loss=0.5, test_accuracy=None,
+            elapsed_s=float(epoch),
+        )
+        for run in runs
+        for epoch in (0, 1)
+    )  # fmt: skip
+    assert "no accuracy" in texts(render("convergence", Table(tuple(runs), epochs)))
+    alone = tuple(replace(row, test_loss=0.0) for row in epochs if row.strategy == "serial")
+    assert "serial" in texts(render("convergence", Table(tuple(runs[:1]), alone)))

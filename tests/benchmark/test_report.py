@@ -1,0 +1,157 @@
+"""The report: its order, its honesty, and texts that try to break it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dmlf.benchmark.plots import FIGURES
+from dmlf.benchmark.report import write_report
+from dmlf.benchmark.report.markdown import code, escape
+from dmlf.benchmark.table import RunRow, Table, write_table
+from dmlf.errors import MetricsError
+from tests.benchmark.rows import rows
+
+HOSTILE = "a | b\n# c <script>alert(1)</script> `d` [e](http://f) </details> ![g](h) *i*"
+
+
+def report(tmp_path: Path, *groups: list[RunRow]) -> str:
+    path = tmp_path / "results" / "runs.csv"
+    write_table(path, Table(tuple(row for group in groups for row in group), ()))
+    output = tmp_path / "report" / "report.md"
+    write_report(path, tmp_path / "report" / "figures", output)
+    return output.read_text()
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+
+
+def section(text: str, heading: str) -> str:
+    return text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+
+
+SERIAL = rows("serial", 1, [100.0, 101.0, 102.0, 103.0, 104.0])
+FAST = [200.0, 201.0, 202.0, 203.0, 204.0]
+
+
+def test_the_order_is_answer_correctness_validity_then_figures(
+    matrix_table_path: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "report" / "report.md"
+    write_report(matrix_table_path, tmp_path / "report" / "figures", output)
+    text = output.read_text()
+    assert headings(text) == [
+        "The answer", "Correctness", "Validity", "Failed, skipped and missing runs",
+        "Environment", *FIGURES.values(), "All claims", "All runs", "Words",
+    ]  # fmt: skip
+    for name in FIGURES:
+        assert f"](figures/{name}.svg)" in text
+        assert re.search(rf"`snakemake \S*report/figures/{name}\.svg`", text)
+    assert len(re.findall(r"^!\[.{40,}\]\(", text, flags=re.MULTILINE)) == len(FIGURES)
+    assert "All 85 completed runs passed" in section(text, "The answer")
+    write_report(matrix_table_path, tmp_path / "report" / "figures", output)
+    assert output.read_text() == text
+
+
+def test_tables_have_one_number_of_columns(matrix_table_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "report.md"
+    write_report(matrix_table_path, tmp_path, output)
+    for block in re.findall(r"(?:^\|.*\n)+", output.read_text(), flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("throughput", "word"),
+    [
+        (FAST, "`ring-queue` (1.98 [1.94, 2.02] times) is faster than serial"),
+        ([50.0] * 5, "is slower than serial"),
+        ([103.0] * 5, "is not distinguishable from serial"),
+        (FAST[:4], "No statement is made on speed"),
+    ],
+)
+def test_the_answer_says_what_the_data_say(
+    tmp_path: Path, throughput: list[float], word: str
+) -> None:
+    text = report(tmp_path, SERIAL, rows("ring-queue", 2, throughput))
+    assert word in section(text, "The answer")
+
+
+def test_oversubscribed_points_are_left_out_of_the_answer_and_explained(tmp_path: Path) -> None:
+    text = report(tmp_path, SERIAL, rows("ring-queue", 2, FAST, oversubscribed=True))
+    answer = section(text, "The answer")
+    assert "faster" not in answer
+    assert "Oversubscribed points" in answer
+    assert "take turns" in section(text, "Validity")
+    assert "(Oversubscribed.)" in section(text, FIGURES["throughput"])
+
+
+@pytest.mark.parametrize("check", ["failed", "absent"])
+def test_no_speed_of_an_unchecked_run_appears_anywhere(tmp_path: Path, check: str) -> None:
+    unchecked = rows(
+        "ring-queue", 2, [777.0] * 5, check=check, check_detail="the reason", step_time_s=None
+    )
+    text = report(tmp_path, SERIAL, unchecked)
+    assert f"**{check}**" in section(text, "Correctness")
+    assert "the reason" in section(text, "Correctness")
+    assert "faster" not in section(text, "The answer")
+    assert "ring-queue at world size 2 has 0 checked runs" in text
+
+
+def test_without_valid_runs_the_report_says_so_and_claims_nothing(tmp_path: Path) -> None:
+    gone = rows("ring-queue", 2, [100.0] * 5, status="failed", check="absent", cohort=None,
+                reason="PeerLost: rank 1")  # fmt: skip
+    text = report(tmp_path, gone)
+    assert "No run completed" in section(text, "Correctness")
+    assert "PeerLost: rank 1" in section(text, "Failed, skipped and missing runs")
+    assert text.count("nothing to show") == len(FIGURES) - 1
+    assert not re.search(r"is (faster|slower)|times its throughput|\| holds \|", text)
+
+
+def test_an_empty_table_gives_a_report(tmp_path: Path) -> None:
+    text = report(tmp_path)
+    assert "The table has no runs." in text
+    assert "0 planned runs" in text
+
+
+def test_one_repeat_has_no_interval_and_that_is_said(tmp_path: Path) -> None:
+    text = report(tmp_path, SERIAL[:1], rows("ring-queue", 2, [200.0]))
+    assert "A point with a single run has no interval." in section(text, "Validity")
+    assert "nothing is claimed" in section(text, "Validity")
+
+
+def test_mixed_runs_are_named_and_not_compared(tmp_path: Path) -> None:
+    other = rows("ring-queue", 2, FAST, cohort="ba9876543210", source_sha256="b" * 64)
+    text = report(tmp_path, SERIAL, other)
+    assert "2 different versions of the sources" in section(text, "Validity")
+    assert "faster" not in section(text, "The answer")
+
+
+def test_hostile_text_stays_in_its_place(tmp_path: Path) -> None:
+    broken = rows("ring-queue", 2, [1.0], status="failed", check="absent", cohort=None,
+                  reason=HOSTILE)  # fmt: skip
+    noisy = rows("serial", 1, [100.0], cpu_model=HOSTILE, check_detail=HOSTILE,
+                 warning_texts=HOSTILE, warnings=1)  # fmt: skip
+    text = report(tmp_path, noisy, broken)
+    assert "<script>" not in text
+    assert "</details> " not in text
+    assert "[e](" not in text
+    assert "# c" not in headings(text)
+    failed = section(text, "Failed, skipped and missing runs")
+    (line,) = [line for line in failed.splitlines() if line.startswith("| failed")]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 4
+
+
+def test_escape_and_code() -> None:
+    assert escape("a_b|c") == r"a\_b\|c"
+    assert escape("<b>") == "&lt;b&gt;"
+    assert code("ring-queue") == "`ring-queue`"
+    assert code("a`b|c") == r"a\`b\|c"
+
+
+def test_a_bad_table_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(MetricsError):
+        write_report(tmp_path / "runs.csv", tmp_path, tmp_path / "report.md")
+    assert list(tmp_path.iterdir()) == []

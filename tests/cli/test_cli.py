@@ -1,0 +1,128 @@
+"""The command line: what it prints, where it writes, how it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dmlf.cli import main
+
+SMALL = ["--task", "synthetic", "--max-steps", "8", "--global-batch-size", "32"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ps", "--world-size", "4", "--num-steps", "5", "--parameter-dim", "40"],
+        ["ring", "--world-size", "4", "--num-steps", "6", "--parameter-dim", "8"],
+    ],
+)
+def test_protocol_checks_print_what_was_verified(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert out.count("  ok    ") == 7
+    assert "FAIL" not in out
+    assert "equal to the serial replay" in out
+
+
+def test_train_writes_metrics(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "metrics.json"
+    arguments = ["--algorithm", "ring", "--world-size", "2", "--output", str(output)]
+    code, out, _ = run(capsys, "train", *SMALL, *arguments)
+    assert code == 0
+    metrics = json.loads(output.read_text())
+    assert metrics["config"]["transport"] == "queue"
+    assert metrics["correctness"]["traffic_matches_theory"] is True
+    assert metrics["final_state_sha256"][:16] in out
+    assert [path.name for path in output.parent.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["train", "--world-size", "0"], ["world_size", "0", "1 to 4096"]),
+        (["train", "--task", "cifar"], ["task", "cifar", "digits", "module:function"]),
+        (["train", "--algorithm", "ring", "--world-size", "9"], ["world_size", "9", "num_shards"]),
+        (["train", "--global-batch-size", "100"], ["global_batch_size", "100", "multiple"]),
+        (["train", "--learning-rate", "nan"], ["learning_rate", "nan"]),
+        (["train", *SMALL, "--output", "/dev/null/a/m.json"], ["output", "/dev/null"]),
+        (["train", *SMALL, "--transcript"], ["transcript", "--output"]),
+        (["train", *SMALL, "--task-option", "dimension"], ["task_option", "KEY=VALUE"]),
+        (["train", *SMALL, "--task-option", "shape=3"], ["task_options.shape", "parameter_dim"]),
+        (["ps", "--num-steps", "0"], ["num_steps", "0"]),
+        (["replay", *SMALL], ["algorithm", "serial"]),
+    ],
+)
+def test_bad_input_is_one_line_with_the_remedy(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], names: list[str]
+) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    for name in names:
+        assert name in err
+
+
+def test_a_failed_run_leaves_its_reason_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "metrics.json"
+    broken = ["--task", "tests.training.own_task:broken_loss", "--output", str(output)]
+    code, out, err = run(capsys, "train", *broken)
+    assert code == 1
+    assert "planted in user code" in err
+    assert err.rstrip().splitlines()[-1].startswith("dmlf: rank 0 failed: ValueError")
+    assert [path.name for path in tmp_path.iterdir()] == ["failure.json"]
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert failure["status"] == "failed"
+    assert failure["error"]["type"] == "RemoteError"
+
+    assert run(capsys, "train", *SMALL, "--output", str(output))[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_diff_names_where_two_runs_part(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runs = {
+        "serial": ["--reduction", "exact"],
+        "ring": ["--reduction", "exact", "--algorithm", "ring", "--world-size", "3"],
+        "slower": ["--reduction", "exact", "--learning-rate", "0.05"],
+        "float32": ["--algorithm", "ring", "--world-size", "3"],
+    }
+    for name, arguments in runs.items():
+        output = str(tmp_path / name / "metrics.json")
+        assert run(capsys, "train", *SMALL, *arguments, "--transcript", "--output", output)[0] == 0
+    serial = str(tmp_path / "serial")
+
+    code, out, _ = run(capsys, "diff", serial, str(tmp_path / "ring"))
+    assert (code, out.split(",")[0]) == (0, "identical: 8 steps")
+    code, out, _ = run(capsys, "diff", serial, str(tmp_path / "float32"))
+    assert code == 1
+    assert "first difference: step" in out
+    code, _, err = run(capsys, "diff", serial, str(tmp_path / "slower"))
+    assert code == 1
+    assert "is of another run: learning_rate" in err
+    code, _, err = run(capsys, "diff", serial, str(tmp_path))
+    assert code == 1
+    assert "--transcript" in err
+
+
+def test_simulate_prints_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "simulate", "ring", "--seeds", "20")
+    assert code == 0
+    assert "20 schedules passed" in out
+    code, out, _ = run(capsys, "simulate", "tree", "--explore", "--world-size", "2")
+    assert code == 0
+    assert "1 final state" in out

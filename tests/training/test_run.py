@@ -1,0 +1,79 @@
+"""Whole runs in real processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dmlf.config import RunConfig
+from dmlf.errors import ConfigError, RemoteError
+from dmlf.protocol import registry
+from dmlf.training.run import replay_hash, train
+from dmlf.transport import TRANSPORTS
+
+SYNTHETIC = RunConfig(
+    task="synthetic", max_steps=4, global_batch_size=32, learning_rate=0.05, timeout_s=30.0
+)
+
+
+def final_states(config: RunConfig) -> set[str]:
+    return {rank.state_sha256 for rank in train(config).ranks if rank.state_sha256 is not None}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("algorithm", registry())
+def test_processes_give_the_promised_bits(algorithm: str, transport: str) -> None:
+    config = replace(SYNTHETIC, algorithm=algorithm, transport=transport, world_size=3)
+    assert final_states(config) == {replay_hash(config)}
+    exact = replace(config, reduction="exact")
+    serial = replace(exact, algorithm="serial", transport="none", world_size=1)
+    assert final_states(exact) == final_states(serial)
+
+
+def test_torch_runs_repeat_in_new_processes() -> None:
+    pytest.importorskip("torch", reason="trains a torch model")
+    config = RunConfig(hidden_sizes=(16,), max_steps=3, timeout_s=60.0)
+    assert final_states(config) == final_states(config)
+    ring = replace(config, algorithm="ring", transport="queue", world_size=2)
+    assert final_states(ring) == {replay_hash(ring)}
+    assert final_states(replace(config, seed=1)) != final_states(config)
+
+
+def test_stock_ddp_trains_the_same_task() -> None:
+    pytest.importorskip("torch", reason="runs torch DistributedDataParallel")
+    config = RunConfig(hidden_sizes=(16,), max_steps=7, timeout_s=60.0)
+    ddp = train(replace(config, algorithm="ddp", transport="gloo", world_size=3))
+    serial = train(config)
+    assert len({rank.parameters_sha256 for rank in ddp.ranks}) == 1
+    together = [sum(losses) for losses in zip(*(rank.loss_sum for rank in ddp.ranks), strict=True)]
+    assert together == pytest.approx(serial.ranks[0].loss_sum, rel=1e-4)
+    assert sum(rank.samples[0] for rank in ddp.ranks) == config.global_batch_size
+
+
+def test_a_users_own_task_is_trained() -> None:
+    own = replace(SYNTHETIC, task="tests.training.own_task:two_means", algorithm="ring")
+    config = replace(own, transport="queue", world_size=2, global_batch_size=16)
+    assert final_states(config) == {replay_hash(config)}
+
+
+def test_an_error_in_user_code_is_shown_with_its_traceback() -> None:
+    own = replace(SYNTHETIC, task="tests.training.own_task:broken_loss", algorithm="ring")
+    with pytest.raises(RemoteError, match="planted in user code") as caught:
+        train(replace(own, transport="queue", world_size=2))
+    assert "own_task.py" in caught.value.traceback
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"algorithm": "carrier_pigeon", "transport": "queue"}, "algorithm"),
+        ({"algorithm": "ring", "transport": "string"}, "transport"),
+        ({"algorithm": "ddp", "transport": "gloo"}, "algorithm"),
+        ({"task": "nothing"}, "task"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_any_process(changes: dict[str, str], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train(replace(SYNTHETIC, **changes))
+    assert caught.value.key == key

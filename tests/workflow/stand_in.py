@@ -1,0 +1,34 @@
+"""Takes the place of `dmlf/cli/__init__.py` in a copy of the repository: every verb in no time.
+
+It writes whatever file it is asked for, notes when it began and ended in calls.jsonl, and fails
+when the file named `fail` holds a part of its arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> int:
+    began = time.monotonic()
+    arguments = sys.argv[1:]
+    output = Path(arguments[arguments.index("--output") + 1])
+    doomed = Path("fail")
+    code = 0
+    if doomed.exists() and doomed.read_text() in " ".join(arguments):
+        print("dmlf: the reason of the failure")
+        code = 1
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(arguments))
+        if output.suffix == ".svg":
+            output.with_suffix(".png").write_text("png")
+        if output.name == "runs.csv":
+            output.with_name("epochs.csv").write_text("epochs")
+    call = {"arguments": arguments, "began": began, "ended": time.monotonic()}
+    with Path("calls.jsonl").open("a") as log:
+        log.write(json.dumps(call) + "\n")
+    return code

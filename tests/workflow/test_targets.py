@@ -1,0 +1,92 @@
+"""Every run can be asked for by its path, and the named targets ask for what they say."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from dmlf.protocol import registry
+from dmlf.transport import TRANSPORTS
+from tests.workflow.checkout import REPOSITORY, Checkout, run_path, training
+
+BEFORE_TRAINING = {"sources": 1, "data": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        (run_path("ring-queue"), "train_protocol"),
+        (run_path("ring-queue", world_size=3), "train_protocol"),
+        (run_path("ddp-gloo", rep=99), "train_ddp"),
+        (run_path("serial", world_size=1).replace("seed=0", "seed=12345"), "train_serial"),
+    ],
+)
+def test_a_path_asks_for_one_run_listed_or_not(checkout: Checkout, path: str, rule: str) -> None:
+    assert checkout.plan(path) == {**BEFORE_TRAINING, rule: 1}
+
+
+def test_whatever_is_registered_can_be_asked_for(checkout: Checkout) -> None:
+    strategies = [f"{name}-{transport}" for name in registry() for transport in TRANSPORTS]
+    assert len(strategies) >= 2
+    jobs = checkout.plan(*map(run_path, strategies))
+    assert jobs == {**BEFORE_TRAINING, "train_protocol": len(strategies)}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        run_path("rign-queue"),
+        run_path("ring-queue", task="digit"),
+        run_path("ring-queue", world_size=0),
+        run_path("ring-queue").replace("world_size=2", "world_size=02"),
+        run_path("serial"),  # at world size 2
+        run_path("ddp-gloo").replace("float32", "exact"),
+    ],
+)
+def test_a_path_that_names_no_run_finds_no_rule(checkout: Checkout, path: str) -> None:
+    outcome = checkout.snakemake("--dry-run", path)
+    assert outcome.code != 0
+    assert "MissingRuleException" in outcome.text
+    assert path in outcome.text
+
+
+def test_a_world_size_above_num_shards_is_refused_in_one_line(checkout: Checkout) -> None:
+    outcome = checkout.snakemake("--dry-run", run_path("ring-queue", world_size=9))
+    assert outcome.code == 1
+    last = outcome.text.splitlines()[-1]
+    assert "tasks.digits: world_size: 9 is not allowed; expected at most num_shards (8)" in last
+
+
+def test_named_targets(checkout: Checkout) -> None:
+    # digits and synthetic: serial x 2 repeats, ring x 2 repeats, 16 being skipped; and from the
+    # second block, ring exact and ddp float32, ring float32 being there already.
+    runs = {"train_serial": 4, "train_protocol": 5, "train_ddp": 1}
+    everything = checkout.plan()
+    figures = everything["plot"]
+    assert figures >= 4
+    assert training(everything) == runs
+    assert everything["replay"] == 2
+    assert everything["gather"] == everything["report"] == 1
+    assert checkout.plan("train") == {"sources": 1, "data": 2, **runs, "train": 1}
+    plots = checkout.plan("plots")
+    assert (plots["plot"], training(plots), "report" in plots) == (figures, runs, False)
+    partial = checkout.plan("partial_report")
+    assert training(partial) == {}
+    assert partial["plot_partial"] == figures
+
+
+@pytest.mark.parametrize("name", ["smoke", "mnist", "full"])
+def test_the_shipped_configurations_are_valid(checkout: Checkout, name: str) -> None:
+    shutil.copy(REPOSITORY / "config.yaml", checkout.path / "shipped.yaml")
+    files = ("shipped.yaml", f"workflow/config/{name}.yaml")
+    assert checkout.plan("train", "--configfile", *files)["train_protocol"] >= 2
+
+
+def test_a_task_of_the_users_own(checkout: Checkout) -> None:
+    (checkout.path / "own.yaml").write_text("tasks: {my_tasks:spirals: {epochs: 2}}")
+    path = run_path("ring-queue", task="my_tasks:spirals")
+    assert checkout.plan(path, "--configfile", "own.yaml") == {
+        **BEFORE_TRAINING,
+        "train_protocol": 1,
+    }
