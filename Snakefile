@@ -4,6 +4,7 @@
 #   snakemake train              the training runs alone
 #   snakemake plots              and the figures
 #   snakemake partial_report     a report on what exists, after failures too
+#   snakemake verify             recompute the hashes and checks of what exists
 #   snakemake results/digits/ring-queue/float32/world_size=3/seed=0/rep=0/metrics.json
 #                                one run, also one that config.yaml does not list
 #   snakemake --configfile workflow/config/smoke.yaml

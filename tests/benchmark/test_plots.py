@@ -115,8 +115,10 @@ def test_the_ideal_line_is_world_size_times_serial() -> None:
 def test_efficiency_has_both_bases() -> None:
     itself, serial = render("efficiency", small_table()).axes
     for axes, base in ((itself, 90.5), (serial, 100.5)):
-        heights = [float(line.get_ydata()[0]) for line in axes.lines if len(line.get_ydata()) == 1]
-        assert any(abs(height - 151 / (2 * base)) < 1e-12 for height in heights)
+        expected = [speed / (2 * base) for speed in (150.0, 151.0, 152.0)]
+        lines = [[float(y) for y in line.get_ydata()] for line in axes.lines]
+        assert any(line == pytest.approx(expected) for line in lines)
+        assert any(line == pytest.approx(expected[1:2]) for line in lines)
     assert "itself" in itself.get_title(loc="left")
     assert "serial" in serial.get_title(loc="left")
 

@@ -120,6 +120,7 @@ def test_one_repeat_has_no_interval_and_that_is_said(tmp_path: Path) -> None:
     text = report(tmp_path, SERIAL[:1], rows("ring-queue", 2, [200.0]))
     assert "A point with a single run has no interval." in section(text, "Validity")
     assert "nothing is claimed" in section(text, "Validity")
+    assert "Noise cannot be judged" in section(text, "Validity")
 
 
 def test_mixed_runs_are_named_and_not_compared(tmp_path: Path) -> None:

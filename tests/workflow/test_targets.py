@@ -16,7 +16,6 @@ BEFORE_TRAINING = {"sources": 1, "data": 1}
 @pytest.mark.parametrize(
     ("path", "rule"),
     [
-        (run_path("ring-queue"), "train_protocol"),
         (run_path("ring-queue", world_size=3), "train_protocol"),
         (run_path("ddp-gloo", rep=99), "train_ddp"),
         (run_path("serial", world_size=1).replace("seed=0", "seed=12345"), "train_serial"),
@@ -37,8 +36,6 @@ def test_whatever_is_registered_can_be_asked_for(checkout: Checkout) -> None:
     "path",
     [
         run_path("rign-queue"),
-        run_path("ring-queue", task="digit"),
-        run_path("ring-queue", world_size=0),
         run_path("ring-queue").replace("world_size=2", "world_size=02"),
         run_path("serial"),  # at world size 2
         run_path("ddp-gloo").replace("float32", "exact"),
@@ -74,6 +71,7 @@ def test_named_targets(checkout: Checkout) -> None:
     partial = checkout.plan("partial_report")
     assert training(partial) == {}
     assert partial["plot_partial"] == figures
+    assert checkout.plan("verify") == {"verify": 1}
 
 
 @pytest.mark.parametrize("name", ["smoke", "mnist", "full"])

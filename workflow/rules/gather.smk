@@ -32,6 +32,16 @@ rule gather:
         "python -m dmlf gather --expected {input.expected} --output {output.runs} > {log} 2>&1"
 
 
+# Recomputes hashes and correctness checks of whatever runs there are; asks for none.
+rule verify:
+    log:
+        "logs/verify.log",
+    conda:
+        "../envs/dmlf.yaml"
+    shell:
+        "python -m dmlf verify results 2>&1 | tee {log}"
+
+
 # Asks for no run, takes those that are there, and is gathered again whenever one more is.
 use rule gather as gather_partial with:
     input:

@@ -14,14 +14,27 @@ JUDGING = [f"benchmark/{name}.py" for name in ("checks", "gather", "layout", "re
 SUMMING_UP = ["benchmark/cohorts.py", "benchmark/statistics.py"]
 DRAWING = ["benchmark/plots/*"]
 TELLING = ["benchmark/claims.py", "benchmark/report*", "benchmark/statements.py"]
-APART = ["simulation/*"]
-OTHER_VERBS = ["cli/benchmark.py", "cli/protocol*.py"]
+APART = ["benchmark/diff.py", "benchmark/verify.py", "simulation/*"]
 SOURCES_LEFT_OUT = {
-    "training": [*JUDGING, *SUMMING_UP, *DRAWING, *TELLING, *APART, *OTHER_VERBS],
+    "training": [*JUDGING, *SUMMING_UP, *DRAWING, *TELLING, *APART],
     "gathering": [*SUMMING_UP, *DRAWING, *TELLING, *APART],
     "plotting": [*TELLING, *APART],
     "reporting": APART,
 }
+# Of the command line, a part depends on its own verbs alone.
+VERBS = {
+    "training": ["cli/training.py", "cli/run_flags.py"],
+    "gathering": ["cli/benchmark.py"],
+    "plotting": ["cli/benchmark.py"],
+    "reporting": ["cli/benchmark.py"],
+}
+
+
+def decides(file, part):
+    """Does a file, named from the package's folder, decide the results of a part?"""
+    if file.startswith("cli/"):
+        return file in VERBS[part]
+    return not any(fnmatch(file, glob) for glob in SOURCES_LEFT_OUT[part])
 
 
 def from_working_folder(path):
@@ -32,12 +45,11 @@ def from_working_folder(path):
 def package_sources(wildcards):
     """The files of the package that decide the results of a part of the workflow."""
     package = Path(dmlf.__file__).parent
-    left_out = SOURCES_LEFT_OUT[wildcards.part]
     return [
         from_working_folder(path)
         for path in sorted(package.rglob("*"))
         if path.suffix in {".py", ".json"}
-        and not any(fnmatch(path.relative_to(package).as_posix(), glob) for glob in left_out)
+        and decides(path.relative_to(package).as_posix(), wildcards.part)
     ]
 
 

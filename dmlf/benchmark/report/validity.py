@@ -62,6 +62,8 @@ def _repeats(points: Sequence[tuple[Cohort, Point]]) -> str:
 
 
 def _spread(points: Sequence[tuple[Cohort, Point]]) -> str:
+    if all(len(point.runs) < 2 for _, point in points):
+        return "Noise cannot be judged: every point is a single run."
     wide = []
     for cohort, point in points:
         estimate = point.estimate("throughput_samples_per_s")
