@@ -172,8 +172,10 @@ def _same_accuracy(strategy: str, reduction: str) -> Claim:
 
 
 def _mostly_computing(subject: Contestant) -> Claim:
-    calibrated = " (calibrated, not measured)" if subject.strategy == PEER else ""
-    share = f"{{share}} % of the median step{calibrated}; {{waiting}} % of it is spent waiting"
+    share = "{share} % of the median step; waiting to receive is {waiting} % of a step"
+    if subject.strategy == PEER:
+        # DDP hides when it waits: only the sum is known, and only by calibration.
+        share = "{share} % of the median step (calibrated, not measured)"
     return _claim(
         "communication",
         subject,

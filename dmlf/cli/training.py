@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from datetime import UTC, datetime
@@ -99,6 +98,7 @@ def _train(parsed: argparse.Namespace) -> int:
         metrics = build_metrics(result, sys.argv, constraints_path())
     except DmlfError as error:
         if parsed.output is not None:
+            parsed.output.unlink(missing_ok=True)  # of an earlier run: it says nothing of this one
             _write_failure(parsed.output.with_name("failure.json"), config, started_at, error)
         raise
     if parsed.output is not None:
@@ -107,8 +107,7 @@ def _train(parsed: argparse.Namespace) -> int:
             path = parsed.output.with_name(transcript_file.NAME)
             write_transcript(path, config, metrics["final_state_sha256"], records)
         write_json(parsed.output, metrics)
-        with contextlib.suppress(FileNotFoundError):
-            parsed.output.with_name("failure.json").unlink()
+        parsed.output.with_name("failure.json").unlink(missing_ok=True)
     accuracy = metrics["test_accuracy"]
     reached = "" if accuracy is None else f"test accuracy {accuracy:.2%}, "
     print(

@@ -18,7 +18,7 @@ _HEIGHT = 0.66
 # Name, colour and hatch of each part, in the order of a step.
 _PARTS = (
     ("data, forward, backward", style.BLUE, ""),
-    ("transfer", style.ORANGE, "////"),
+    ("reduce and send", style.ORANGE, "////"),
     ("waiting to receive", "#F5D58A", "...."),
     ("optimizer", style.GREEN, "\\\\\\\\"),
     ("other", style.PALE, ""),

@@ -35,10 +35,12 @@ _CAPTIONS = {
     ),
     "communication": (
         "The median step of the slowest worker, split into its parts (medians over runs; `W` is "
-        "the world size). Waiting is the part of communication spent blocked until a message "
-        "comes, which includes waiting for slower workers and, with a parameter server, for the "
-        "server's optimizer. `other` is what the parts' medians leave of the step's. Dots are the "
-        "step times of single runs. Parts marked `*` are calibrated, not measured."
+        "the world size). Communication is in two parts: to reduce and send (convert, add and copy "
+        "gradients, which serial training with exact reduction does too), and to wait until a "
+        "message comes, which includes waiting for slower workers and, with a parameter server, "
+        "for the server's optimizer. `other` is what the parts' medians leave of the step's. Dots "
+        "are the step times of single runs. Bars marked `*` are calibrated, not measured: waiting "
+        "is not told apart there."
     ),
     "exactness": (
         "Exact reduction gives the same bits at every world size and with every strategy. Left, "

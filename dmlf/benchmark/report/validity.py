@@ -32,8 +32,8 @@ def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
     if any(run.phase_source == "calibrated" for run in runs):
         lines.append(
             "Stock `ddp` communicates inside the backward pass, where its time cannot be measured "
-            "apart. Its share of communication is calibrated: estimated from a separate "
-            "measurement, and marked as such."
+            "apart. Its communication is calibrated: what a step takes beyond the median of steps "
+            "without synchronisation, which were timed before training. It is marked as such."
         )
     return bullets(lines)
 
