@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import hashlib
 import importlib
@@ -26,6 +27,28 @@ _THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "OMP_PROC_BIND",
     "KMP_AFFINITY",
+)
+# Files that judge, sum up, draw, tell, or check protocols apart: they come after a run, or have no
+# part in one, and cannot change what it computes. What is not named here counts as deciding it.
+AFTER_A_RUN = (
+    "benchmark/checks.py",
+    "benchmark/claims.py",
+    "benchmark/cohorts.py",
+    "benchmark/diff.py",
+    "benchmark/gather.py",
+    "benchmark/layout.py",
+    "benchmark/plots/*",
+    "benchmark/records.py",
+    "benchmark/report/*",
+    "benchmark/statements.py",
+    "benchmark/statistics.py",
+    "benchmark/table.py",
+    "benchmark/verify.py",
+    "cli/benchmark.py",
+    "cli/evidence.py",
+    "cli/protocol_check.py",
+    "cli/protocols.py",
+    "simulation/*",
 )
 # DMI vendor -> the name that systemd-detect-virt gives.
 _VIRTUAL_VENDORS = {
@@ -121,9 +144,10 @@ def capture_environment() -> dict[str, Any]:
 
 
 def source_sha256() -> str:
-    """Hash the package's files by path and content, whatever order the folder lists them in.
+    """Hash the files that decide a run by path and content, whatever order the folder lists them in.
 
-    Compiled files, hidden files and documentation (.md) are left out: they compute nothing.
+    Compiled files, hidden files and documentation (.md) are left out: they compute nothing. So is
+    what comes after a run: an edit of a figure does not make results stale.
     """
     digest = hashlib.sha256()
     for relative in sorted(
@@ -133,6 +157,8 @@ def source_sha256() -> str:
         if "__pycache__" in parts or any(part.startswith(".") for part in parts):
             continue
         if relative.endswith((".pyc", ".md")):
+            continue
+        if any(fnmatch.fnmatchcase(relative, pattern) for pattern in AFTER_A_RUN):
             continue
         content = (_PACKAGE / relative).read_bytes()
         # The length parts one file from the next, so no two trees give the same stream.
