@@ -7,6 +7,7 @@ final hash for all exact runs of a task and seed), and its transcript if there i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,15 +31,16 @@ class Finding:
     detail: str
 
 
-def verify(results: Path, constraints: Path | None) -> list[Finding]:
-    """Verify every metrics.json below `results`; one finding each, sorted by path.
+def verify(results: Sequence[Path], constraints: Path | None) -> list[Finding]:
+    """Verify every metrics.json below the folders `results`; one finding each, sorted by path.
 
     constraints: the pinned dependencies to hold results against (None: none are known).
     Raises MetricsError when there is no result at all.
     """
-    paths = sorted(results.rglob("metrics.json"))
+    paths = sorted({path for folder in results for path in folder.rglob("metrics.json")})
     if not paths:
-        raise MetricsError(str(results), "folder", "holds no metrics.json; run the workflow first")
+        names = ", ".join(map(str, results))
+        raise MetricsError(names, "folder", "holds no metrics.json; run the workflow first")
     findings, plan = [], []
     for path in paths:
         try:
@@ -57,7 +59,6 @@ def _reference(path: Path, result: ResultPath) -> str | None:
     """Where the serial replay of a float32 protocol run lies, if there is one."""
     replay = (
         path.parents[5]
-        / result.task
         / f"{result.algorithm}-replay"
         / result.reduction
         / f"world_size={result.world_size}"
