@@ -46,8 +46,8 @@ class RunConfig:
     reduction: str = "float32"
     world_size: int = 1
     num_shards: int = 8
-    global_batch_size: int = 256
-    epochs: int = 10
+    global_batch_size: int = 128
+    epochs: int = 20
     max_steps: int | None = None
     optimizer: str = "sgd"
     learning_rate: float = 0.1
