@@ -5,6 +5,8 @@
 #   snakemake plots              and the figures
 #   snakemake partial_report     a report on what exists, after failures too
 #   snakemake verify             recompute the hashes and checks of what exists
+#   snakemake equality --configfile workflow/config/equality.yaml
+#                                train all strategies and compare their final bits
 #   snakemake results/digits/ring-queue/float32/world_size=3/seed=0/rep=0/metrics.json
 #                                one run, also one that config.yaml does not list
 #   snakemake --configfile workflow/config/smoke.yaml
@@ -19,6 +21,7 @@ min_version("9.17")
 configfile: f"{workflow.basedir}/config.yaml"
 
 
+include: "workflow/rules/lock.smk"
 include: "workflow/rules/validate.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/runs.smk"

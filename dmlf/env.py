@@ -144,7 +144,7 @@ def capture_environment() -> dict[str, Any]:
 
 
 def source_sha256() -> str:
-    """Hash the files that decide a run by path and content, whatever order the folder lists them in.
+    """Hash the files that decide a run, by path and content, in sorted order.
 
     Compiled files, hidden files and documentation (.md) are left out: they compute nothing. So is
     what comes after a run: an edit of a figure does not make results stale.

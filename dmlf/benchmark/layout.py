@@ -58,9 +58,11 @@ class ResultPath:
         return split_strategy(self.strategy)[1]
 
     def differences(self, config: RunConfig) -> list[str]:
-        """What a file's configuration says otherwise than its path; empty when they agree."""
+        """What a file's configuration says otherwise than its path; empty when they agree.
+
+        The path's task is a label of the workflow's configuration, which may name any task.
+        """
         pairs = [
-            ("task", self.task, config.task),
             ("strategy", self.strategy, config.strategy),
             ("reduction", self.reduction, config.reduction),
             ("world_size", self.world_size, config.world_size),

@@ -18,10 +18,10 @@ def add_verbs(verbs: Any) -> None:
     """Add the verbs to the parser."""
     parser = verbs.add_parser(
         "verify",
-        help="recompute hashes and correctness checks of a folder of results",
-        description="Check every metrics.json below the folders RESULTS: schema, configuration, sources and "
-        "pinned dependencies against this tree, final state against the serial reference. Exits 1 "
-        "if anything does not hold.",
+        help="recompute hashes and correctness checks of folders of results",
+        description="Check every metrics.json below the folders RESULTS: schema, configuration, "
+        "sources and pinned dependencies against this tree, final state against the serial "
+        "reference. Exits 1 if anything does not hold.",
     )
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS")
     parser.set_defaults(run=_verify)

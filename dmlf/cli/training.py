@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from dmlf.benchmark.transcript_file import write_transcript
 from dmlf.cli.run_flags import add_run_flags, run_config
 from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, DmlfError
+from dmlf.runtime.child import signal_on_parent_death
 from dmlf.tasks import describe_dataset, resolve_task
 from dmlf.training.run import replay_hash, train
 from dmlf.training.transcript import merge_records
@@ -42,6 +44,11 @@ def add_verbs(verbs: Any) -> None:
         action="store_true",
         help=f"record hashes of every step in {transcript_file.NAME} beside the output, for "
         "`dmlf diff`; slows every step down",
+    )
+    parser.add_argument(
+        "--end-with-parent",
+        action="store_true",
+        help="end this run when the process that started it ends, even if that is killed",
     )
     parser.set_defaults(run=_train)
 
@@ -92,6 +99,8 @@ def _train(parsed: argparse.Namespace) -> int:
     check_writable(parsed.output)
     if parsed.transcript and parsed.output is None:
         raise ConfigError("transcript", True, "--output as well, to say where it goes")
+    if parsed.end_with_parent:
+        signal_on_parent_death(signal.SIGTERM)
     started_at = datetime.now(UTC)
     try:
         result = train(config, exclusive=parsed.exclusive, transcript=parsed.transcript)

@@ -18,10 +18,15 @@ from dmlf.errors import DmlfError, RemoteError
 _PR_SET_PDEATHSIG = 1
 
 
+def signal_on_parent_death(number: signal.Signals) -> None:
+    """Ask the kernel to send `number` to this process when its parent ends (Linux only)."""
+    if os.uname().sysname == "Linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
 def die_with_launcher() -> None:
     """Make the kernel, or else a thread, end this process when its launcher is gone."""
-    if os.uname().sysname == "Linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_on_parent_death(signal.SIGKILL)
     launcher = parent_process()
     assert launcher is not None
 

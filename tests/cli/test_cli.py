@@ -79,7 +79,7 @@ def test_a_failed_run_leaves_its_reason_and_nothing_else(
 ) -> None:
     output = tmp_path / "metrics.json"
     broken = ["--task", "tests.training.own_task:broken_loss", "--output", str(output)]
-    code, out, err = run(capsys, "train", *broken)
+    code, _, err = run(capsys, "train", *broken)
     assert code == 1
     assert "planted in user code" in err
     assert err.rstrip().splitlines()[-1].startswith("dmlf: rank 0 failed: ValueError")
@@ -92,9 +92,7 @@ def test_a_failed_run_leaves_its_reason_and_nothing_else(
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_diff_names_where_two_runs_part(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_diff_names_where_two_runs_part(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     runs = {
         "serial": ["--reduction", "exact"],
         "ring": ["--reduction", "exact", "--algorithm", "ring", "--world-size", "3"],

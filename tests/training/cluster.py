@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dmlf.config import RunConfig
-from dmlf.protocol import Effect, Member, registry
+from dmlf.protocol import Effect, Member, local_step, registry
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.sampler import owned_shards
 from tests.protocol.driving import drive
@@ -17,9 +17,7 @@ SMALL = RunConfig(hidden_sizes=(32,), max_steps=4, global_batch_size=64, bucket_
 def config(algorithm: str = "ring", world_size: int = 1, **changes: object) -> RunConfig:
     if algorithm == "serial":
         return replace(SMALL, **changes)
-    return replace(
-        SMALL, algorithm=algorithm, transport="queue", world_size=world_size, **changes
-    )
+    return replace(SMALL, algorithm=algorithm, transport="queue", world_size=world_size, **changes)
 
 
 def make_replicas(run: RunConfig) -> list[Replica]:
@@ -39,6 +37,17 @@ def make_replicas(run: RunConfig) -> list[Replica]:
     ]
 
 
+def answers_of(replicas: list[Replica]) -> Callable[[int, Effect], object]:
+    """Fulfil local effects: the effect `ReadParameters(bucket)` calls `read_parameters(bucket)`."""
+
+    def answer(rank: int, effect: Effect) -> object:
+        fields = [getattr(effect, name) for name in effect.__dataclass_fields__]
+        name = "".join("_" + c.lower() if c.isupper() else c for c in type(effect).__name__)
+        return getattr(replicas[rank], name.lstrip("_"))(*fields)
+
+    return answer
+
+
 def train_in_process(
     run: RunConfig, plant: Callable[[int, list[Replica]], None] | None = None
 ) -> list[Replica]:
@@ -49,11 +58,6 @@ def train_in_process(
     algorithm = registry()[run.algorithm]
     replicas = make_replicas(run)
     size = len(replicas)
-
-    def answer(rank: int, effect: Effect) -> object:
-        fields = [getattr(effect, name) for name in effect.__dataclass_fields__]
-        name = "".join("_" + c.lower() if c.isupper() else c for c in type(effect).__name__)
-        return getattr(replicas[rank], name.lstrip("_"))(*fields)
 
     for step in range(replicas[0].num_steps):
         for replica in replicas[: run.world_size]:
@@ -66,7 +70,7 @@ def train_in_process(
             )
             for rank in range(size)
         }
-        outcome = drive(programs, answer)
+        outcome = drive(programs, answers_of(replicas))
         if outcome.errors:
             raise outcome.errors[min(outcome.errors)]
         assert outcome.completed(size)
@@ -80,21 +84,12 @@ def final_state(replicas: list[Replica]) -> str:
 
 
 def serial_state(run: RunConfig) -> str:
-    """The exact serial run that `run` must equal."""
-    from dmlf.protocol import Member, local_step
-
-    alone = replace(run, algorithm="serial", transport="none", world_size=1)
-    replica = Replica(alone, make_backend(alone), 0, range(alone.num_shards))
+    """Train serially, without any algorithm; return the final state's hash."""
+    replica = Replica(run, make_backend(run), 0, range(run.num_shards))
     for step in range(replica.num_steps):
         replica.compute(step, replica.sampler.shards(step))
-        program = {0: local_step(Member(0, 1), step, len(replica.buckets))}
-        names = {"Gradient": "gradient", "Apply": "apply"}
-        outcome = drive(
-            program,
-            lambda _, effect: getattr(replica, names[type(effect).__name__])(
-                *(getattr(effect, name) for name in effect.__dataclass_fields__)
-            ),
-        )
+        program = local_step(Member(0, 1), step, len(replica.buckets))
+        outcome = drive({0: program}, answers_of([replica]))
         if outcome.errors:
             raise outcome.errors[0]
     return replica.state_sha256()

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 90
 # Small, but with everything in it: two tasks, a skipped world size, repeats.
@@ -109,6 +111,7 @@ class Checkout:
 
 
 def make_checkout(path: Path) -> Checkout:
+    pytest.importorskip("snakemake")
     for name in ("Snakefile", "constraints.txt"):
         shutil.copy(REPOSITORY / name, path / name)
     ignored = shutil.ignore_patterns("__pycache__", "cli")

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from dmlf.config import RunConfig
 from tests.workflow.checkout import CONFIG, REPOSITORY, Checkout
+
+yaml = pytest.importorskip("yaml")
 
 SCHEMA = REPOSITORY / "workflow" / "schemas" / "config.schema.yaml"
 VALIDATE = REPOSITORY / "workflow" / "rules" / "validate.smk"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 from tests.workflow.checkout import make_checkout, run_path, training
@@ -32,3 +33,22 @@ def test_a_failing_run(tmp_path: Path) -> None:
     assert training(checkout.run()) == {"train_ddp": 1}
     assert checkout.plan("partial_report")["gather_partial"] == 1
     assert checkout.plan() == {}
+
+
+def test_the_lock_of_a_killed_snakemake_is_no_obstacle(tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path)
+    target = run_path("serial", world_size=1)
+    locks = tmp_path / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    stale = locks / "0.output.lock"
+    stale.write_text(target + "\n")
+
+    # While a Snakemake lives, it holds the kernel's lock, and its lock file stands.
+    with (tmp_path / ".snakemake" / "alive").open("w") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        outcome = checkout.snakemake(target)
+        assert outcome.code != 0
+        assert "cannot be locked" in outcome.text
+        assert stale.exists()
+
+    assert training(checkout.run(target)) == {"train_serial": 1}

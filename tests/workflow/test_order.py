@@ -14,7 +14,7 @@ matrix:
     reductions: [float32]
     world_sizes: [1, 2]
     seeds: [0]
-    repeats: 3
+    repeats: 2
 """
 CELLS = 7
 
@@ -41,10 +41,10 @@ def test_order_of_measuring(tmp_path: Path) -> None:
     again = measured_order(tmp_path / "again", order_seed=0)
     other = measured_order(tmp_path / "other", order_seed=1)
 
-    assert [rep for _, rep in first] == [0] * CELLS + [1] * CELLS + [2] * CELLS
-    rounds = [tuple(cell for cell, _ in first[at : at + CELLS]) for at in (0, CELLS, 2 * CELLS)]
-    assert all(set(cells) == set(rounds[0]) for cells in rounds)
-    assert len(set(rounds)) == 3, "each repeat is shuffled anew"
+    assert [rep for _, rep in first] == [0] * CELLS + [1] * CELLS
+    rounds = [tuple(cell for cell, _ in first[at : at + CELLS]) for at in (0, CELLS)]
+    assert sorted(rounds[0]) == sorted(rounds[1])
+    assert rounds[0] != rounds[1], "each repeat is shuffled anew"
     assert again == first
     assert other != first
     assert sorted(other) == sorted(first)

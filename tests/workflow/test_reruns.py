@@ -89,7 +89,6 @@ def test_a_skipped_run_more_gathers_again(done: Checkout) -> None:
     ("file", "trains", "gathers", "plots"),
     [
         ("dmlf/training/sampler.py", True, True, True),
-        ("dmlf/protocol/algorithms/ring.py", True, True, True),
         ("constraints.txt", True, True, True),
         ("dmlf/benchmark/metrics.py", True, True, True),
         ("dmlf/benchmark/gather.py", False, True, True),

@@ -16,7 +16,7 @@ from tests.workflow.checkout import REPOSITORY
 PACKAGE = REPOSITORY / "dmlf"
 INPUTS = REPOSITORY / "workflow" / "rules" / "inputs.smk"
 # These know every part, and load what one needs when it is asked for.
-ENTRY_POINTS = {"__init__.py", "__main__.py", "cli/benchmark.py"}
+ENTRY_POINTS = {"__init__.py", "__main__.py", "cli/__init__.py", "cli/benchmark.py"}
 
 
 def read_inputs() -> dict[str, Any]:

@@ -72,9 +72,10 @@ def test_named_targets(checkout: Checkout) -> None:
     assert training(partial) == {}
     assert partial["plot_partial"] == figures
     assert checkout.plan("verify") == {"verify": 1}
+    assert training(checkout.plan("equality")) == runs
 
 
-@pytest.mark.parametrize("name", ["smoke", "mnist", "full"])
+@pytest.mark.parametrize("name", ["smoke", "mnist", "full", "equality"])
 def test_the_shipped_configurations_are_valid(checkout: Checkout, name: str) -> None:
     shutil.copy(REPOSITORY / "config.yaml", checkout.path / "shipped.yaml")
     files = ("shipped.yaml", f"workflow/config/{name}.yaml")

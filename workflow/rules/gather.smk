@@ -42,6 +42,21 @@ rule verify:
         "python -m dmlf verify results 2>&1 | tee {log}"
 
 
+# The same for the runs of the configuration, which are trained where they are missing.
+rule equality:
+    input:
+        METRICS,
+        REFERENCES,
+    log:
+        "logs/equality.log",
+    conda:
+        "../envs/dmlf.yaml"
+    params:
+        folders=expand("results/{task}", task=dict.fromkeys(run.task for run in RUNS)),
+    shell:
+        "python -m dmlf verify {params.folders} 2>&1 | tee {log}"
+
+
 # Asks for no run, takes those that are there, and is gathered again whenever one more is.
 use rule gather as gather_partial with:
     input:

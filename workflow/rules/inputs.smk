@@ -14,28 +14,17 @@ from dmlf.env import AFTER_A_RUN
 SUMMING_UP = ["benchmark/cohorts.py", "benchmark/statistics.py"]
 DRAWING = ["benchmark/plots/*"]
 TELLING = ["benchmark/claims.py", "benchmark/report*", "benchmark/statements.py"]
-CHECKING = [f"cli/{name}.py" for name in ("evidence", "protocol_check", "protocols")]
-APART = ["benchmark/diff.py", "benchmark/verify.py", "simulation/*", *CHECKING]
+OTHER_VERBS = [
+    f"cli/{name}.py"
+    for name in ("evidence", "protocol_check", "protocols", "run_flags", "training")
+]
+APART = ["benchmark/diff.py", "benchmark/verify.py", "simulation/*", *OTHER_VERBS]
 SOURCES_LEFT_OUT = {
     "training": AFTER_A_RUN,
     "gathering": [*SUMMING_UP, *DRAWING, *TELLING, *APART],
     "plotting": [*TELLING, *APART],
     "reporting": APART,
 }
-# Of the command line, a part depends on its own verbs alone.
-VERBS = {
-    "training": ["cli/training.py", "cli/run_flags.py"],
-    "gathering": ["cli/benchmark.py"],
-    "plotting": ["cli/benchmark.py"],
-    "reporting": ["cli/benchmark.py"],
-}
-
-
-def decides(file, part):
-    """Does a file, named from the package's folder, decide the results of a part?"""
-    if file.startswith("cli/"):
-        return file in VERBS[part]
-    return not any(fnmatch(file, glob) for glob in SOURCES_LEFT_OUT[part])
 
 
 def from_working_folder(path):
@@ -46,11 +35,12 @@ def from_working_folder(path):
 def package_sources(wildcards):
     """The files of the package that decide the results of a part of the workflow."""
     package = Path(dmlf.__file__).parent
+    left_out = SOURCES_LEFT_OUT[wildcards.part]
     return [
         from_working_folder(path)
         for path in sorted(package.rglob("*"))
         if path.suffix in {".py", ".json"}
-        and decides(path.relative_to(package).as_posix(), wildcards.part)
+        and not any(fnmatch(path.relative_to(package).as_posix(), glob) for glob in left_out)
     ]
 
 

@@ -28,8 +28,8 @@ rule train_protocol:
     params:
         flags=lambda wildcards: flags(run_of(wildcards)),
     shell:
-        "python -m dmlf train {params.flags} --timeout-s {resources.timeout_s} --exclusive"
-        " --output {output} > {log} 2>&1"
+        "exec python -m dmlf train {params.flags} --timeout-s {resources.timeout_s} --exclusive"
+        " --end-with-parent --output {output} > {log} 2>&1"
 
 
 use rule train_protocol as train_serial with:
