@@ -89,3 +89,22 @@ def test_no_rank_outlives_its_launcher(how: signal.Signals) -> None:
         if launcher.poll() is None:
             launcher.kill()
         launcher.communicate()
+
+
+def test_a_process_can_end_with_the_one_that_started_it() -> None:
+    child = (
+        "import os, signal, threading\n"
+        "from dmlf.runtime.child import signal_on_parent_death\n"
+        "signal_on_parent_death(signal.SIGTERM)\n"
+        "print(os.getpid(), flush=True)\n"
+        "threading.Event().wait()\n"
+    )
+    code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])\n"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    process = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+    assert psutil.wait_procs([process], timeout=DEADLINE_S)[1] == []
