@@ -38,12 +38,14 @@ def render(table: Table) -> Figure:
         for column, base in enumerate(_BASES):
             panel = axes[row][column]
             panel.set_title(f"{cohort.label}, {reduction}: against {base}")
-            draw_series(panel, _marks(cohort, reduction, base), sizes, looks)
-            _frame(panel, top)
+            marks = _marks(cohort, reduction, base)
+            draw_series(panel, marks, sizes, looks)
+            if marks:
+                _frame(panel, top)
         axes[row][0].set_ylabel("efficiency")
     ideal = Line2D([], [], color=style.GREY, linestyle="--", label="ideal: 100 %")
-    marks = [m for cohort, reduction in rows for b in _BASES for m in _marks(cohort, reduction, b)]
-    add_legend(figure, marks, looks, [ideal])
+    shown = [m for cohort, reduction in rows for b in _BASES for m in _marks(cohort, reduction, b)]
+    add_legend(figure, shown, looks, [ideal])
     return figure
 
 

@@ -49,6 +49,7 @@ def draw_series(
     """Draw marks on a categorical world-size axis, strategies beside each other."""
     style.world_size_axis(axes, world_sizes)
     if not marks:
+        axes.set_axis_off()
         axes.text(
             0.5, 0.5, "no run to show", transform=axes.transAxes, ha="center", color=style.GREY
         )
