@@ -18,7 +18,7 @@ _HELP = {
     "hidden_sizes": "sizes of the MLP's hidden layers",
     "algorithm": f"serial, {', '.join(registry())}, or ddp (stock torch, for comparison)",
     "transport": f"how messages travel: {', '.join(TRANSPORTS)}; none for serial, gloo for ddp "
-    "(default: the one that fits)",
+    "(default: queue, none or gloo)",
     "reduction": f"how gradients are added: {' or '.join(REDUCTIONS)}; exact gives the same bits "
     "at any world size",
     "world_size": "number of workers",

@@ -5,6 +5,7 @@ Both fulfil `dmlf.protocol.Accumulator`; protocols cannot tell them apart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from dmlf.numerics.exact import (
     group_exponent,
     to_float32,
 )
+
+_BLOCK = 1 << 17  # elements added at a time: they are still in the cache when they are checked
 
 
 def _checked(rank: int, payload: Any, chunk: slice, dtype: type) -> Any:
@@ -37,8 +40,19 @@ def _checked(rank: int, payload: Any, chunk: slice, dtype: type) -> Any:
 
 
 def all_finite(values: Float32) -> bool:
-    """Whether no element is NaN or infinite. Cost: two passes, no temporary."""
-    return values.size == 0 or bool(np.isfinite(values.max()) and np.isfinite(values.min()))
+    """Whether no element of `values` [n] is NaN or infinite. Cost: one pass, no temporary.
+
+    Squares cannot cancel, so a finite sum of them is proof. One that is not finite proves
+    nothing, as squares overflow early; only then the elements are looked at themselves.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _all_finite(values)
+
+
+def _all_finite(values: Float32) -> bool:
+    if values.size == 0 or math.isfinite(np.dot(values, values)):
+        return True
+    return bool(np.isfinite(values.max()) and np.isfinite(values.min()))
 
 
 class Float32Accumulator:
@@ -51,6 +65,8 @@ class Float32Accumulator:
         self._rank = rank
         self.flat = flat
         self.numel = flat.size
+        self._finite = True
+        self._added: tuple[slice, bool] | None = None  # the sum made last, and whether it is finite
 
     def scale(self) -> None:
         """None: nothing has to be agreed upon."""
@@ -69,15 +85,26 @@ class Float32Accumulator:
     def load(self, chunk: slice, payload: Any) -> None:
         """Replace the partial sum of `chunk`."""
         self.flat[chunk] = _checked(self._rank, payload, chunk, np.float32)
+        self._added = None
 
     def add(self, chunk: slice, payload: Any) -> None:
-        """Add a received partial sum, in place."""
-        own = self.flat[chunk]
-        with np.errstate(over="ignore", invalid="ignore"):  # found by is_finite, on every rank
-            np.add(own, _checked(self._rank, payload, chunk, np.float32), out=own)
+        """Add a received partial sum, in place; see in passing whether all of it is finite."""
+        own, received = self.flat[chunk], _checked(self._rank, payload, chunk, np.float32)
+        finite = True
+        with np.errstate(over="ignore", invalid="ignore"):  # found by is_finite
+            for start in range(0, own.size, _BLOCK):
+                block = own[start : start + _BLOCK]
+                np.add(block, received[start : start + _BLOCK], out=block)
+                finite = finite and _all_finite(block)
+        self._added = chunk, finite
 
     def finish(self, chunk: slice) -> None:
-        """Return at once: partial sums are float32 already."""
+        """Take note whether the sum of `chunk` is finite; it is float32 already."""
+        if self._added is not None and self._added[0] == chunk:
+            finite = self._added[1]
+        else:
+            finite = all_finite(self.flat[chunk])
+        self._finite = self._finite and finite
 
     def reduced(self, chunk: slice) -> Float32:
         """The final values of `chunk`: a view."""
@@ -86,10 +113,11 @@ class Float32Accumulator:
     def store(self, chunk: slice, payload: Any) -> None:
         """Take final values of `chunk` from another rank."""
         self.flat[chunk] = _checked(self._rank, payload, chunk, np.float32)
+        self._added = None
 
     def is_finite(self) -> bool:
-        """Whether all final values are finite."""
-        return all_finite(self.flat)
+        """Whether all final values that were made here are finite."""
+        return self._finite
 
 
 class ExactAccumulator:
@@ -99,6 +127,7 @@ class ExactAccumulator:
     groups: slices that cover the bucket, one per parameter tensor; each has its own exponent.
     num_terms: logical shards of the step, over all ranks.
     flat: [numel] float32, takes the final values.
+    total: [numel] int64, takes the partial sums; of its own where none is given.
     """
 
     def __init__(
@@ -108,6 +137,7 @@ class ExactAccumulator:
         groups: Sequence[slice],
         num_terms: int,
         flat: Float32,
+        total: Int64 | None = None,
     ) -> None:
         self._rank = rank
         self._shards = shards
@@ -115,7 +145,9 @@ class ExactAccumulator:
         self._num_terms = num_terms
         self.flat = flat
         self.numel = flat.size
-        self._total: Int64 = np.zeros(self.numel, dtype=np.int64)
+        self._total: Int64 = np.empty(self.numel, dtype=np.int64) if total is None else total
+        self._total.fill(0)
+        self._finite = True
         self._exponents = np.array(
             [
                 max((group_exponent(shard[group]) for shard in shards), default=ALL_ZERO)
@@ -160,6 +192,7 @@ class ExactAccumulator:
             if start < stop:
                 part = slice(start, stop)
                 to_float32(self._total[part], int(exponent), self._num_terms, self.flat[part])
+        self._finite = self._finite and all_finite(self.flat[chunk])
 
     def reduced(self, chunk: slice) -> Float32:
         """The final values of `chunk`: a view."""
@@ -170,5 +203,5 @@ class ExactAccumulator:
         self.flat[chunk] = _checked(self._rank, payload, chunk, np.float32)
 
     def is_finite(self) -> bool:
-        """Whether no shard held NaN or infinity and no sum left float32's range."""
-        return not (self._exponents == NON_FINITE).any() and all_finite(self.flat)
+        """Whether no shard held NaN or infinity and no sum made here left float32's range."""
+        return self._finite and not (self._exponents == NON_FINITE).any()

@@ -47,4 +47,7 @@ class Accumulator(Protocol):
         """Take final values of `chunk` from another rank."""
 
     def is_finite(self) -> bool:
-        """Whether all final values are finite."""
+        """Whether all final values that `finish` made on this rank are finite.
+
+        Every final value is made on one rank, so the verdicts of all ranks together cover all.
+        """

@@ -39,8 +39,8 @@ def agree(
     while distance < group_size:
         dst = (member.rank + distance) % group_size
         src = (member.rank - distance) % group_size
-        yield Send(dst, at._replace(round=round_, src=member.rank), value())
-        payload = yield from receive(member, at._replace(round=round_, src=src))
+        yield Send(dst, at.of(at.phase, round_, member.rank), value())
+        payload = yield from receive(member, at.of(at.phase, round_, src))
         merge(payload)
         distance, round_ = distance * 2, round_ + 1
 

@@ -46,6 +46,10 @@ class Tag(NamedTuple):
     round: int
     src: int
 
+    def of(self, phase: Phase, round_: int, src: int) -> Tag:
+        """The tag of another message about the same bucket in the same step."""
+        return Tag(self.generation, self.step, self.bucket, phase, round_, src)
+
     def __str__(self) -> str:
         return (
             f"{self.phase} of step {self.step} bucket {self.bucket} round {self.round} "

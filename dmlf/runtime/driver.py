@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import numpy.typing as npt
+
 from dmlf.protocol import (
     Accumulator,
     Apply,
@@ -18,7 +20,7 @@ from dmlf.protocol import (
     Steps,
     WriteParameters,
 )
-from dmlf.transport import Transport
+from dmlf.transport import Transport, allocate_plain
 
 Result = TypeVar("Result")
 
@@ -41,6 +43,10 @@ class Local(Protocol):
 
 class NoTransport:
     """The transport of a rank without peers; any message would be a bug of the protocol."""
+
+    def allocate(self, numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A plain vector."""
+        return allocate_plain(numel, dtype)
 
     def send(self, dst: int, message: Message) -> int:
         """Refuse."""

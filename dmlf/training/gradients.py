@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dmlf.numerics import ExactAccumulator, Float32Accumulator
-from dmlf.numerics.exact import Float32
+from dmlf.numerics.exact import Float32, Int64
 from dmlf.protocol import Accumulator
 from dmlf.training.layout import Bucket
+from dmlf.transport import allocate_plain
 
 Views = dict[str, Float32]
+Allocate = Callable[[int, npt.DTypeLike], npt.NDArray[Any]]
+"""(numel, dtype) -> zeros, where the transport can send them from (`Transport.allocate`)."""
 
 
 class GradientStore:
@@ -20,16 +25,26 @@ class GradientStore:
     reduction `float32`: one row, the gradient of all local samples together, reduced in place.
     reduction `exact`: one row per local shard; the reduced gradient has its own vector.
     A server has no rows of its own (num_rows 0).
+    What is sent, the flat gradients and the exact totals, lies where `allocate` puts it.
     """
 
     def __init__(
-        self, rank: int, buckets: Sequence[Bucket], reduction: str, num_rows: int, num_shards: int
+        self,
+        rank: int,
+        buckets: Sequence[Bucket],
+        reduction: str,
+        num_rows: int,
+        num_shards: int,
+        allocate: Allocate = allocate_plain,
     ) -> None:
         self._rank = rank
         self._buckets = buckets
         self._exact = reduction == "exact"
         self._num_shards = num_shards
-        self.flat = [np.zeros(bucket.numel, dtype=np.float32) for bucket in buckets]
+        self.flat: list[Float32] = [allocate(bucket.numel, np.float32) for bucket in buckets]
+        self._totals: list[Int64] = [
+            allocate(bucket.numel, np.int64) for bucket in buckets if self._exact
+        ]
         self._rows = [
             np.zeros((num_rows, bucket.numel), dtype=np.float32) if self._exact else flat[None, :]
             for bucket, flat in zip(buckets, self.flat, strict=True)
@@ -44,9 +59,13 @@ class GradientStore:
         """The bucket's accumulator, holding what the rows hold now."""
         if not self._exact:
             return Float32Accumulator(self._rank, self.flat[index])
-        groups = self._buckets[index].groups
         return ExactAccumulator(
-            self._rank, self._rows[index], groups, self._num_shards, self.flat[index]
+            self._rank,
+            self._rows[index],
+            self._buckets[index].groups,
+            self._num_shards,
+            self.flat[index],
+            self._totals[index],
         )
 
     def scale_to_mean(self, num_samples: int) -> None:

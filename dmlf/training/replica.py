@@ -13,10 +13,11 @@ from dmlf.protocol import Accumulator
 from dmlf.tasks.registry import resolve_task
 from dmlf.tasks.task import NumpyTask
 from dmlf.training.backend import Backend, state_sha256
-from dmlf.training.gradients import GradientStore
+from dmlf.training.gradients import Allocate, GradientStore
 from dmlf.training.layout import make_buckets
 from dmlf.training.numpy_backend import NumpyBackend
 from dmlf.training.sampler import SampleIds, ShardSampler
+from dmlf.transport import allocate_plain
 
 
 def make_backend(config: RunConfig) -> Backend:
@@ -39,9 +40,17 @@ class Replica:
     """A full copy of the model with the gradients of `shards`; fulfils `dmlf.runtime.Local`.
 
     shards: the logical shards that this rank computes; a server has none.
+    allocate: makes the vectors that are sent; the transport's own spares it their copies.
     """
 
-    def __init__(self, config: RunConfig, backend: Backend, rank: int, shards: range) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        backend: Backend,
+        rank: int,
+        shards: range,
+        allocate: Allocate = allocate_plain,
+    ) -> None:
         self.config = config
         self.backend = backend
         self.shards = shards
@@ -51,9 +60,11 @@ class Replica:
         shapes = {name: value.shape for name, value in backend.parameters().items()}
         self.buckets = make_buckets(shapes, config.bucket_cap_bytes)
         self.store = GradientStore(
-            rank, self.buckets, config.reduction, len(shards), config.num_shards
+            rank, self.buckets, config.reduction, len(shards), config.num_shards, allocate
         )
         self._rank = rank
+        self._allocate = allocate
+        self._outgoing: dict[int, Float32] = {}
 
     @property
     def num_steps(self) -> int:
@@ -94,10 +105,17 @@ class Replica:
         self.backend.step(self.store.reduced)
 
     def read_parameters(self, bucket: int) -> Float32:
-        """The parameters of a bucket, flattened: [bucket numel] float32."""
-        parameters = self.backend.parameters()
-        placements = self.buckets[bucket].placements
-        return np.concatenate([parameters[placed.name].reshape(-1) for placed in placements])
+        """The parameters of a bucket, flattened: [bucket numel] float32.
+
+        The same vector in every step: every worker has pulled it before it pushes again, and the
+        server reads new parameters after it has all pushes.
+        """
+        if bucket not in self._outgoing:
+            self._outgoing[bucket] = self._allocate(self.buckets[bucket].numel, np.float32)
+        flat, parameters = self._outgoing[bucket], self.backend.parameters()
+        for placed in self.buckets[bucket].placements:
+            flat[placed.slice] = parameters[placed.name].reshape(-1)
+        return flat
 
     def write_parameters(self, bucket: int, payload: Float32) -> None:
         """Replace the parameters of a bucket. Raises SchemaMismatch on a wrong payload."""

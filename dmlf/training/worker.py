@@ -40,8 +40,8 @@ def run_rank(rank: int, job: RankJob) -> RankReport:
     algorithm = registry().get(config.algorithm)
     is_worker = rank < config.world_size
     shards = owned_shards(rank, config.world_size, config.num_shards) if is_worker else range(0)
-    replica = Replica(config, make_backend(config), rank, shards)
     transport = NoTransport() if job.endpoint is None else job.endpoint.connect()
+    replica = Replica(config, make_backend(config), rank, shards, transport.allocate)
     trainer = Trainer(
         replica,
         Driver(transport, replica, config.timeout_s),

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from dmlf.protocol import Message
+
+
+def allocate_plain(numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """A vector of zeros [numel] in this process's own memory."""
+    return np.zeros(numel, dtype=dtype)
 
 
 class Transport(Protocol):
@@ -13,16 +21,24 @@ class Transport(Protocol):
     Each link is first-in, first-out and delivers each message once. Used by one thread.
     """
 
+    def allocate(self, numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A registered vector of zeros [numel], which this transport may send without a copy.
+
+        It lives as long as the transport. Raises TransportError when there is no room for it.
+        """
+
     def send(self, dst: int, message: Message) -> int:
         """Hand over `message` for rank `dst`; return its payload's size in bytes.
 
-        The payload may be changed by the caller as soon as this returns.
+        A payload in a registered vector (see `allocate`), whole or a part, follows the contract
+        of the effect `Send`: it keeps its value until `dst` has received it or the step is over.
+        Any other payload may be changed by the caller as soon as this returns.
         """
 
     def recv(self, src: int, timeout_s: float) -> Message:
         """Return the next message from rank `src`.
 
-        The payload may be read until the next call of `recv`.
+        The payload may be read, not written, until the next call of `recv`.
         Raises DeadlineExceeded when none comes within `timeout_s`.
         """
 

@@ -14,9 +14,11 @@ from multiprocessing.queues import Queue
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dmlf.errors import DeadlineExceeded
 from dmlf.protocol import Message, Phase, Tag
+from dmlf.transport.base import allocate_plain
 
 Wire = tuple[tuple[Any, ...], str, bytes]
 _BYTES = ""
@@ -45,6 +47,10 @@ class QueueTransport:
         self._rank = endpoint.rank
         self._outgoing = endpoint.outgoing
         self._incoming = endpoint.incoming
+
+    def allocate(self, numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A plain vector: nothing is sent without a copy."""
+        return allocate_plain(numel, dtype)
 
     def send(self, dst: int, message: Message) -> int:
         """Put a copy of the message on the link's queue; its feeder thread writes the pipe."""

@@ -133,3 +133,39 @@ def test_all_finite_sees_every_place(value: float, place: int) -> None:
 
 def test_nothing_is_finite() -> None:
     assert all_finite(np.zeros(0, dtype=np.float32))
+
+
+@pytest.mark.parametrize("finish", [ALL, slice(0, 2), slice(2, 4)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, np.finfo(np.float32).max])
+def test_float32_vouches_for_the_sums_it_finished(value: float, finish: slice) -> None:
+    """Also the largest float32, whose square overflows: 3 + max is finite, max + max is not."""
+    accumulator = float32_accumulator()
+    payload = np.array([0, 0, 0, value], dtype=np.float32)
+    accumulator.add(ALL, payload)
+    if value == payload[3] and np.isfinite(value):
+        accumulator.finish(finish)
+        assert accumulator.is_finite()
+        accumulator.add(ALL, payload)
+    accumulator.finish(finish)
+    assert accumulator.is_finite() == (finish == slice(0, 2))
+
+
+def test_float32_looks_again_at_what_was_replaced_after_it_was_added() -> None:
+    for replace in ("load", "store"):
+        accumulator = float32_accumulator()
+        accumulator.add(ALL, np.ones(4, dtype=np.float32))
+        getattr(accumulator, replace)(ALL, np.array([0, np.nan, 0, 0], dtype=np.float32))
+        accumulator.finish(ALL)
+        assert not accumulator.is_finite()
+
+
+def test_float32_checks_every_block_of_a_long_sum() -> None:
+    for place in (0, 131_071, 131_072, 150_000):
+        accumulator = Float32Accumulator(0, np.ones(150_001, dtype=np.float32))
+        payload = np.arange(150_001, dtype=np.float32)
+        accumulator.add(slice(0, 150_001), payload)
+        assert accumulator.flat.tolist() == (payload + 1).tolist()
+        payload[place] = -np.inf
+        accumulator.add(slice(0, 150_001), payload)
+        accumulator.finish(slice(0, 150_001))
+        assert not accumulator.is_finite()

@@ -11,8 +11,7 @@ from dmlf.runtime import measuring_lock as module
 from dmlf.runtime.measuring_lock import lock_path, measuring_lock
 
 TAKE = (
-    "import fcntl, sys; file = open(sys.argv[1]);"
-    "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    "import fcntl, sys; file = open(sys.argv[1]);fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)"
 )
 
 

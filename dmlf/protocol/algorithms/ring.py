@@ -55,9 +55,8 @@ def all_reduce(member: Member, at: Tag, bucket: Accumulator) -> Steps[None]:
     for k in range(size - 1):
         outgoing = chunks[(rank - k) % size]
         incoming = chunks[(rank - k - 1) % size]
-        tag = at._replace(phase=Phase.REDUCE_SCATTER, round=k)
-        yield Send(right, tag._replace(src=rank), bucket.partial(outgoing))
-        payload = yield from receive(member, tag._replace(src=left))
+        yield Send(right, at.of(Phase.REDUCE_SCATTER, k, rank), bucket.partial(outgoing))
+        payload = yield from receive(member, at.of(Phase.REDUCE_SCATTER, k, left))
         bucket.add(incoming, payload)
 
     bucket.finish(chunks[(rank + 1) % size])
@@ -65,7 +64,6 @@ def all_reduce(member: Member, at: Tag, bucket: Accumulator) -> Steps[None]:
     for k in range(size - 1):
         outgoing = chunks[(rank + 1 - k) % size]
         incoming = chunks[(rank - k) % size]
-        tag = at._replace(phase=Phase.ALL_GATHER, round=k)
-        yield Send(right, tag._replace(src=rank), bucket.reduced(outgoing))
-        payload = yield from receive(member, tag._replace(src=left))
+        yield Send(right, at.of(Phase.ALL_GATHER, k, rank), bucket.reduced(outgoing))
+        payload = yield from receive(member, at.of(Phase.ALL_GATHER, k, left))
         bucket.store(incoming, payload)
