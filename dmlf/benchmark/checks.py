@@ -4,7 +4,8 @@
 |-------------------------|-----------------------------------------------------------------------|
 | serial                  | the other runs of serial (or of world size 1) with the same seed      |
 | protocol, float32       | the serial replay that adds in the algorithm's published order        |
-| protocol, exact         | the serial exact run of the same seed, at any world size              |
+| protocol, exact         | the serial exact run of the same seed, at any world size; without one |
+|                         | no other exact run may differ                                         |
 | ddp                     | serial float32's first losses, within 1e-3: it publishes no order     |
 
 Besides, replicas must be identical, and the protocols' measured traffic must be the traffic that
@@ -110,8 +111,11 @@ def _check_serial(run: Evidence, company: Sequence[Evidence]) -> Verdict:
 
 
 def _check_exact(run: Evidence, company: Sequence[Evidence]) -> Verdict:
-    states = {o.final_state_sha256 for o in company if _is_serial(o, "exact")}
+    exact = [other for other in company if other.config.reduction == "exact"]
+    states = {other.final_state_sha256 for other in exact if _is_serial(other, "exact")}
     if not states:
+        if any(other.final_state_sha256 != run.final_state_sha256 for other in exact):
+            return Verdict(FAILED, "exact runs of this seed ended in different states")
         return Verdict(ABSENT, "no serial exact run with this seed to compare with")
     if len(states) > 1:
         return Verdict(ABSENT, "the serial exact runs of this seed disagree among themselves")

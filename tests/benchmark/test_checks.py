@@ -75,6 +75,9 @@ def test_an_exact_run_must_equal_serial_exact_at_any_world_size(world_size: int)
     assert verdict(run, *SERIAL) == ABSENT
     divided = (SERIAL_EXACT[0], evidence("serial", 1, 1, "exact", final_state_sha256=WRONG))
     assert verdict(run, *divided) == ABSENT
+    other = evidence("parameter_server-queue", 3, reduction="exact")
+    assert verdict(run, other) == ABSENT
+    assert verdict(wrong, other) == FAILED
 
 
 def test_serial_repeats_must_agree() -> None:
