@@ -105,8 +105,11 @@ class RunConfig:
                 self.global_batch_size,
                 f"a multiple of num_shards ({self.num_shards})",
             )
-        if self.algorithm == "serial" and (self.transport != "none" or self.world_size != 1):
-            raise ConfigError("algorithm", "serial", "world_size 1 and transport 'none'")
+        if self.algorithm == "serial" and self.world_size != 1:
+            allowed = "1 with algorithm 'serial'; more workers need another algorithm, such as ring"
+            raise ConfigError("world_size", self.world_size, allowed)
+        if self.algorithm == "serial" and self.transport != "none":
+            raise ConfigError("transport", self.transport, "'none' with algorithm 'serial'")
         if self.algorithm == "ddp" and self.transport != "gloo":
             raise ConfigError("transport", self.transport, "'gloo' with algorithm 'ddp'")
         if self.algorithm == "ddp" and self.reduction != "float32":

@@ -51,6 +51,7 @@ def test_train_writes_metrics(capsys: pytest.CaptureFixture[str], tmp_path: Path
     ("arguments", "names"),
     [
         (["train", "--world-size", "0"], ["world_size", "0", "1 to 4096"]),
+        (["train", "--world-size", "2"], ["world_size", "2", "serial", "ring"]),
         (["train", "--task", "cifar"], ["task", "cifar", "digits", "module:function"]),
         (["train", "--algorithm", "ring", "--world-size", "9"], ["world_size", "9", "num_shards"]),
         (["train", "--global-batch-size", "100"], ["global_batch_size", "100", "multiple"]),
