@@ -61,13 +61,13 @@ def worker_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
         mine = start._replace(bucket=index)
         scale = bucket.scale()
         if scale is not None:
-            yield Send(server, mine._replace(phase=Phase.SCALE), scale)
-            agreed = yield from receive(member, mine._replace(phase=Phase.SCALE, src=server))
+            yield Send(server, mine.of(Phase.SCALE, 0, member.rank), scale)
+            agreed = yield from receive(member, mine.of(Phase.SCALE, 0, server))
             bucket.merge_scale(agreed)
         bucket.begin()
         yield Send(server, mine, bucket.partial(slice(0, bucket.numel)))
 
-    verdict = yield from receive(member, start._replace(phase=Phase.COMMIT, src=server))
+    verdict = yield from receive(member, start.of(Phase.COMMIT, 0, server))
     if verdict != COMMIT:
         raise NonFiniteGradient(step)
     for index in range(num_buckets):

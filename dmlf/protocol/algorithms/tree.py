@@ -46,15 +46,15 @@ def all_reduce(member: Member, at: Tag, bucket: Accumulator) -> Steps[None]:
         round_ += 1
 
     for child, k in children:
-        up = at._replace(phase=Phase.REDUCE, round=k, src=child)
+        up = at.of(Phase.REDUCE, k, child)
         bucket.add(everything, (yield from receive(member, up)))
     if parent is None:
         bucket.finish(everything)
     else:
-        up = at._replace(phase=Phase.REDUCE, round=round_, src=rank)
+        up = at.of(Phase.REDUCE, round_, rank)
         yield Send(parent, up, bucket.partial(everything))
-        down = at._replace(phase=Phase.BROADCAST, round=round_, src=parent)
+        down = at.of(Phase.BROADCAST, round_, parent)
         bucket.store(everything, (yield from receive(member, down)))
     for child, k in reversed(children):
-        down = at._replace(phase=Phase.BROADCAST, round=k, src=rank)
+        down = at.of(Phase.BROADCAST, k, rank)
         yield Send(child, down, bucket.reduced(everything))
