@@ -50,7 +50,8 @@ def build_metrics(
             "warmup_steps",
             config.warmup_steps,
             f"fewer than the {steps} steps of this run, with at least one step of all "
-            f"{config.global_batch_size} samples after them; raise epochs or lower warmup_steps",
+            f"{config.global_batch_size} samples after them; "
+            "train longer (epochs, max_steps) or lower warmup_steps",
         )
     statistics = summary.statistics()
     environment = _environment(result, workers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 
 from dmlf.cli import benchmark, evidence, protocols, training
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DmlfError as error:
         if isinstance(error, RemoteError):
             print(error.traceback, file=sys.stderr, end="")
+        if error.__cause__ is not None and not isinstance(error.__cause__, ImportError):
+            traceback.print_exception(error.__cause__)
         print(f"dmlf: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except OSError as error:

@@ -23,6 +23,10 @@ from dmlf.tasks import describe_dataset, resolve_task
 from dmlf.training.run import replay_hash, train
 from dmlf.training.transcript import merge_records
 
+FAILURE = "failure.json"
+BESIDE_METRICS = (FAILURE, transcript_file.NAME)
+"""What `dmlf train` may write beside its output."""
+
 
 def add_verbs(verbs: Any) -> None:
     """Add the verbs to the parser."""
@@ -85,10 +89,15 @@ def check_writable(output: Path | None) -> None:
     """Refuse an output that could not be written, before any work is done."""
     if output is None:
         return
+    if output.name in BESIDE_METRICS:
+        raise ConfigError("output", str(output), f"another name: {output.name} is dmlf's own")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(output.parent, os.W_OK) or output.is_dir():
-            raise PermissionError(13, "not writable, or a folder", str(output))
+        if not os.access(output.parent, os.W_OK):
+            raise PermissionError(13, "not writable", str(output.parent))
+        for path in (output, *(output.with_name(name) for name in BESIDE_METRICS)):
+            if path.exists() and not path.is_file():
+                raise FileExistsError(17, "exists and is no regular file", str(path))
     except OSError as error:
         allowed = f"a file in a folder that can be written ({error.strerror}: {error.filename})"
         raise ConfigError("output", str(output), allowed) from None
@@ -108,7 +117,7 @@ def _train(parsed: argparse.Namespace) -> int:
     except DmlfError as error:
         if parsed.output is not None:
             parsed.output.unlink(missing_ok=True)  # of an earlier run: it says nothing of this one
-            _write_failure(parsed.output.with_name("failure.json"), config, started_at, error)
+            _write_failure(parsed.output.with_name(FAILURE), config, started_at, error)
         raise
     if parsed.output is not None:
         if parsed.transcript:
@@ -116,7 +125,7 @@ def _train(parsed: argparse.Namespace) -> int:
             path = parsed.output.with_name(transcript_file.NAME)
             write_transcript(path, config, metrics["final_state_sha256"], records)
         write_json(parsed.output, metrics)
-        parsed.output.with_name("failure.json").unlink(missing_ok=True)
+        parsed.output.with_name(FAILURE).unlink(missing_ok=True)
     accuracy = metrics["test_accuracy"]
     reached = "" if accuracy is None else f"test accuracy {accuracy:.2%}, "
     print(

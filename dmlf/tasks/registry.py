@@ -25,11 +25,18 @@ def resolve_task(config: RunConfig) -> TorchTask | NumpyTask:
     """Return the task that `config.task` names; loads no data and builds no model.
 
     A name with a colon is `module:function`, looked for in the current directory first, then
-    where Python finds modules. Raises ConfigError; an error of dmlf or of the task function
-    itself passes through unchanged.
+    where Python finds modules. Raises ConfigError, caused by whatever the user's code raised;
+    dmlf's own errors pass through unchanged.
     """
     function = _import_function(config.task, SHIPPED.get(config.task, config.task))
-    task = function(config)
+    try:
+        task = function(config)
+    except DmlfError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        allowed = f"a function that takes a RunConfig and returns a task; it raised {reason}"
+        raise ConfigError("task", config.task, allowed) from error
     if not isinstance(task, TorchTask | NumpyTask):
         returned = type(task).__name__
         raise ConfigError(
@@ -42,7 +49,8 @@ def resolve_task(config: RunConfig) -> TorchTask | NumpyTask:
 
 def _import_function(name: str, target: str) -> Callable[[RunConfig], Any]:
     module_name, colon, function_name = target.partition(":")
-    if not (colon and module_name and function_name):
+    parts = [*module_name.split("."), function_name]
+    if not colon or not all(part.isidentifier() for part in parts):
         raise ConfigError(
             "task",
             name,
@@ -55,7 +63,7 @@ def _import_function(name: str, target: str) -> Callable[[RunConfig], Any]:
         module = importlib.import_module(module_name)
     except DmlfError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(
             "task", name, f"a module that can be imported from {os.getcwd()} ({reason})"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from datetime import timedelta
 from typing import Any
-
-from tqdm import tqdm
 
 from dmlf.config import RunConfig
 from dmlf.errors import ReplicaDivergence
 from dmlf.training.backend import state_sha256
 from dmlf.training.ddp_job import DdpJob
+from dmlf.training.progress import progress
 from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport
@@ -67,8 +65,7 @@ class _DdpRank:
         self._end_epoch(0, 0, 0)
         first, seen = 0, 0
         steps_per_epoch, num_steps = replica.sampler.steps_per_epoch, replica.num_steps
-        hidden = self._rank != 0 or not sys.stderr.isatty()
-        for step in tqdm(range(num_steps), unit="step", disable=hidden, leave=False):
+        for step in progress(range(num_steps), self._rank):
             seen += self._step(step, compute_s)
             if (step + 1) % steps_per_epoch == 0 or step + 1 == num_steps:
                 self._end_epoch(step // steps_per_epoch + 1, step + 1 - first, seen)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from dataclasses import dataclass
-
-from tqdm import tqdm
 
 from dmlf.config import RunConfig
 from dmlf.env import source_sha256
 from dmlf.errors import ReplicaDivergence, SchemaMismatch
 from dmlf.protocol import Algorithm, Member, confirm_equal, local_step, registry
 from dmlf.runtime import Driver, NoTransport
+from dmlf.training.progress import progress
 from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport
@@ -84,8 +82,7 @@ class Trainer:
         self._handshake(initial)
         self._end_epoch(0, 0, 0, 0)
         first, seen = 0, 0
-        hidden = self._member.rank != 0 or not sys.stderr.isatty()
-        for step in tqdm(range(replica.num_steps), unit="step", disable=hidden, leave=False):
+        for step in progress(range(replica.num_steps), self._member.rank):
             seen += self._step(step)
             if (step + 1) % sampler.steps_per_epoch == 0 or step + 1 == replica.num_steps:
                 epoch = step // sampler.steps_per_epoch + 1

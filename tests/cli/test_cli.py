@@ -57,6 +57,10 @@ def test_train_writes_metrics(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (["train", "--global-batch-size", "100"], ["global_batch_size", "100", "multiple"]),
         (["train", "--learning-rate", "nan"], ["learning_rate", "nan"]),
         (["train", *SMALL, "--output", "/dev/null/a/m.json"], ["output", "/dev/null"]),
+        (["train", *SMALL, "--output", "failure.json"], ["output", "failure.json", "another"]),
+        (["train", *SMALL, "--output", "/dev/null"], ["output", "/dev/null", "no regular file"]),
+        (["train", "--task", "a.:b"], ["task", "a.:b", "module:function"]),
+        (["train", "--task", "a:b:c"], ["task", "a:b:c", "module:function"]),
         (["train", *SMALL, "--transcript"], ["transcript", "--output"]),
         (["train", *SMALL, "--task-option", "dimension"], ["task_option", "KEY=VALUE"]),
         (["train", *SMALL, "--task-option", "shape=3"], ["task_options.shape", "parameter_dim"]),
@@ -91,6 +95,15 @@ def test_a_failed_run_leaves_its_reason_and_nothing_else(
 
     assert run(capsys, "train", *SMALL, "--output", str(output))[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_task_function_that_fails_is_shown_and_is_a_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, err = run(capsys, "train", "--task", "tests.training.own_task:leaves")
+    assert (code, out) == (2, "")
+    assert "own_task.py" in err
+    assert err.splitlines()[-1].startswith("dmlf: task: 'tests.training.own_task:leaves'")
 
 
 def test_diff_names_where_two_runs_part(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_shipped_task_is_reached_by_module_and_function_too():
         ("my_absent_tasks:task", "No module named 'my_absent_tasks'"),
         ("my_broken_tasks:task", "No module named 'a_package_that_is_not_there'"),
         ("my_unparsable_tasks:task", "SyntaxError"),
-        (".relative:task", "relative import"),
+        (".relative:task", "module:function"),
         ("my_own_tasks:absent", "no 'absent'"),
         ("my_own_tasks:not_a_function", "function of module my_own_tasks"),
         ("my_own_tasks:returns_nothing", "it returned NoneType"),

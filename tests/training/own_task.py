@@ -45,3 +45,7 @@ def broken_loss(config: RunConfig) -> NumpyTask:
         initial_parameters=lambda: {"mean": np.ones(2, np.float32)},
         loss_and_gradients=_broken_loss,
     )
+
+
+def leaves(config: RunConfig) -> NumpyTask:
+    raise SystemExit(0)
