@@ -54,6 +54,7 @@ class RunConfig:
     momentum: float = 0.9
     weight_decay: float = 0.0
     bucket_cap_bytes: int = 1 << 20
+    overlap: bool = False
     seed: int = 0
     rep: int = 0
     warmup_steps: int = 5
@@ -83,6 +84,7 @@ class RunConfig:
         _number("momentum", self.momentum, 0.0, 1.0)
         _number("weight_decay", self.weight_decay, 0.0, 1e6)
         _integer("bucket_cap_bytes", self.bucket_cap_bytes, 4, 1 << 40)
+        _boolean("overlap", self.overlap)
         _integer("seed", self.seed, 0, (1 << 63) - 1)
         _integer("rep", self.rep, 0, 1 << 31)
         _integer("warmup_steps", self.warmup_steps, 0, 1 << 31)
@@ -162,6 +164,11 @@ def split_strategy(strategy: str) -> tuple[str, str]:
 def _integer(key: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ConfigError(key, value, f"an integer from {low} to {high}")
+
+
+def _boolean(key: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(key, value, "true or false")
 
 
 def _number(key: str, value: object, low: float, high: float) -> None:

@@ -144,6 +144,7 @@ def _rank_entry(report: RankReport) -> dict[str, Any]:
             "forward_backward_s": list(report.forward_backward_s),
             "communication_s": list(report.communication_s),
             "wait_s": list(report.wait_s),
+            "hidden_s": list(report.hidden_s),
             "optimizer_s": list(report.optimizer_s),
         },
     }

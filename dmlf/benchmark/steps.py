@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-PHASES = ("data_s", "forward_backward_s", "communication_s", "wait_s", "optimizer_s")
+PHASES = ("data_s", "forward_backward_s", "communication_s", "wait_s", "hidden_s", "optimizer_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class StepSummary:
 
     `phase_s` maps each phase to the median, over measured steps, of the time that the slowest
     worker of that step spent in it. Medians of parts need not add up to the median of the whole.
+    `exposed_fraction` is the share of a step in which communication was not hidden behind
+    computation.
     """
 
     slowest_s: NDArray[np.float64]
@@ -76,9 +78,9 @@ def summarise_steps(
     # The lower middle step: a step that happened, so that its parts belong together.
     middle = int(np.argsort(slowest_s, kind="stable")[(measured.size - 1) // 2])
     step_time_s = float(slowest_s[middle])
-    communication_s = float(in_phase["communication_s"][middle])
+    exposed_s = float(in_phase["communication_s"][middle] - in_phase["hidden_s"][middle])
     return StepSummary(
         slowest_s=slowest_s,
         phase_s={phase: float(np.median(times)) for phase, times in in_phase.items()},
-        exposed_fraction=min(1.0, communication_s / step_time_s) if step_time_s > 0 else 0.0,
+        exposed_fraction=min(1.0, exposed_s / step_time_s) if step_time_s > 0 else 0.0,
     )

@@ -60,6 +60,7 @@ class RunRow:
     forward_backward_s: float | None = None
     communication_s: float | None = None
     wait_s: float | None = None
+    hidden_s: float | None = None
     optimizer_s: float | None = None
     exposed_fraction: float | None = None
     phase_source: str | None = None
@@ -107,6 +108,7 @@ SPEED_COLUMNS = (
     "forward_backward_s",
     "communication_s",
     "wait_s",
+    "hidden_s",
     "optimizer_s",
     "exposed_fraction",
 )

@@ -31,6 +31,8 @@ _HELP = {
     "momentum": "momentum of sgd",
     "weight_decay": "weight decay",
     "bucket_cap_bytes": "gradients are synchronised in buckets of at most this many bytes",
+    "overlap": "synchronise each bucket while backward still computes the next ones; the same "
+    "bits either way",
     "seed": "decides initial parameters, sample order and all randomness",
     "rep": "number of the repeat; changes nothing but the record",
     "warmup_steps": "first steps, trained but left out of the timing",
@@ -49,6 +51,8 @@ def add_run_flags(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = 
         options: dict[str, Any] = {"default": item.default, "help": _HELP[item.name]}
         if item.name == "hidden_sizes":
             options |= {"type": int, "nargs": "*", "metavar": "N"}
+        elif isinstance(item.default, bool):
+            options["action"] = argparse.BooleanOptionalAction
         elif item.name == "max_steps":
             options |= {"type": int, "metavar": "N"}
         elif isinstance(item.default, str):
@@ -57,7 +61,7 @@ def add_run_flags(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = 
             options |= {"type": type(item.default), "metavar": "N"}
         if item.name == "transport":
             options["default"] = None
-        elif item.default is not None:
+        elif item.default is not None and not isinstance(item.default, bool):
             options["help"] += " (default: %(default)s)"
         group.add_argument(f"--{item.name.replace('_', '-')}", **options)
     if "task_options" not in leave_out:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dmlf
-from dmlf.benchmark import transcript_file
+from dmlf.benchmark import timeline_file, transcript_file
 from dmlf.benchmark.files import write_json
 from dmlf.benchmark.metrics import SCHEMA_VERSION, build_metrics, provenance
 from dmlf.benchmark.transcript_file import write_transcript
@@ -24,7 +24,7 @@ from dmlf.training.run import replay_hash, train
 from dmlf.training.transcript import merge_records
 
 FAILURE = "failure.json"
-BESIDE_METRICS = (FAILURE, transcript_file.NAME)
+BESIDE_METRICS = (FAILURE, transcript_file.NAME, timeline_file.NAME)
 """What `dmlf train` may write beside its output."""
 
 
@@ -48,6 +48,16 @@ def add_verbs(verbs: Any) -> None:
         action="store_true",
         help=f"record hashes of every step in {transcript_file.NAME} beside the output, for "
         "`dmlf diff`; slows every step down",
+    )
+    parser.add_argument(
+        "--timeline",
+        type=int,
+        nargs="?",
+        const=100,
+        default=0,
+        metavar="STEPS",
+        help=f"record when every rank did what in the first STEPS steps (100), in "
+        f"{timeline_file.NAME} beside the output: a Chrome trace, for https://ui.perfetto.dev",
     )
     parser.add_argument(
         "--end-with-parent",
@@ -106,13 +116,19 @@ def check_writable(output: Path | None) -> None:
 def _train(parsed: argparse.Namespace) -> int:
     config = run_config(parsed)
     check_writable(parsed.output)
-    if parsed.transcript and parsed.output is None:
-        raise ConfigError("transcript", True, "--output as well, to say where it goes")
+    for key in ("transcript", "timeline"):
+        if getattr(parsed, key) and parsed.output is None:
+            raise ConfigError(key, getattr(parsed, key), "--output as well, to say where it goes")
     if parsed.end_with_parent:
         signal_on_parent_death(signal.SIGTERM)
     started_at = datetime.now(UTC)
     try:
-        result = train(config, exclusive=parsed.exclusive, transcript=parsed.transcript)
+        result = train(
+            config,
+            exclusive=parsed.exclusive,
+            transcript=parsed.transcript,
+            timeline_steps=parsed.timeline,
+        )
         metrics = build_metrics(result, sys.argv, constraints_path())
     except DmlfError as error:
         if parsed.output is not None:
@@ -124,6 +140,8 @@ def _train(parsed: argparse.Namespace) -> int:
             records = merge_records([rank.transcript for rank in result.ranks])
             path = parsed.output.with_name(transcript_file.NAME)
             write_transcript(path, config, metrics["final_state_sha256"], records)
+        if parsed.timeline:
+            timeline_file.write_timeline(parsed.output.with_name(timeline_file.NAME), result)
         write_json(parsed.output, metrics)
         parsed.output.with_name(FAILURE).unlink(missing_ok=True)
     accuracy = metrics["test_accuracy"]

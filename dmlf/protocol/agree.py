@@ -68,6 +68,7 @@ def confirm_equal(
     digest: bytes,
     subject: str,
     error: type[ProtocolError] = SchemaMismatch,
+    phase: Phase = Phase.HANDSHAKE,
 ) -> Steps[None]:
     """Return if every rank of the group (servers too) holds the same `digest`.
 
@@ -81,7 +82,7 @@ def confirm_equal(
         middle = len(digest)
         low, high = min(low, payload[:middle]), max(high, payload[middle:])
 
-    at = Tag(member.generation, step, 0, Phase.HANDSHAKE, 0, member.rank)
+    at = Tag(member.generation, step, 0, phase, 0, member.rank)
     yield from agree(member, member.group_size, at, lambda: low + high, merge)
     if low != high:
         other = high if low == digest else low

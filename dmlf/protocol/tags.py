@@ -34,6 +34,7 @@ class Phase(StrEnum):
     PUSH = "push"
     PULL = "pull"
     COMMIT = "commit"
+    REPLICA_CHECK = "replica_check"
 
 
 class Tag(NamedTuple):

@@ -23,6 +23,8 @@ from dmlf.protocol import (
 from dmlf.transport import Transport, allocate_plain
 
 Result = TypeVar("Result")
+Observer = Callable[[Effect, float, float], None]
+"""Told of an effect when it is fulfilled: (effect, start, end), in seconds on CLOCK_MONOTONIC."""
 
 
 class Local(Protocol):
@@ -65,10 +67,16 @@ class Driver:
 
     timeout_s bounds each wait for a message. Counters grow over all protocols driven:
     `messages_sent`, `payload_bytes_sent`, `wait_s` (seconds blocked in a receive) and `apply_s`
-    (seconds in the optimizer).
+    (seconds in the optimizer). `observer` is told of every effect.
     """
 
-    def __init__(self, transport: Transport, local: Local, timeout_s: float) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        local: Local,
+        timeout_s: float,
+        observer: Observer | None = None,
+    ) -> None:
         self._transport = transport
         self._local = local
         self._timeout_s = timeout_s
@@ -84,6 +92,10 @@ class Driver:
             ReadParameters: lambda effect: local.read_parameters(effect.bucket),
             WriteParameters: lambda effect: local.write_parameters(effect.bucket, effect.payload),
         }
+        if observer is not None:
+            self._fulfil = {
+                kind: _observed(fulfil, observer) for kind, fulfil in self._fulfil.items()
+            }
 
     def run(self, protocol: Steps[Result]) -> Result:
         """Drive `protocol` to its end and return its result; its errors pass through."""
@@ -102,12 +114,22 @@ class Driver:
         self.messages_sent += 1
 
     def _recv(self, effect: Recv) -> Message:
-        start = time.perf_counter()
+        start = time.monotonic()
         message = self._transport.recv(effect.src, self._timeout_s)
-        self.wait_s += time.perf_counter() - start
+        self.wait_s += time.monotonic() - start
         return message
 
     def _apply(self, effect: Apply) -> None:
-        start = time.perf_counter()
+        start = time.monotonic()
         self._local.apply(effect.step)
-        self.apply_s += time.perf_counter() - start
+        self.apply_s += time.monotonic() - start
+
+
+def _observed(fulfil: Callable[[Any], Any], observer: Observer) -> Callable[[Any], Any]:
+    def fulfil_and_tell(effect: Effect) -> Any:
+        start = time.monotonic()
+        answer = fulfil(effect)
+        observer(effect, start, time.monotonic())
+        return answer
+
+    return fulfil_and_tell

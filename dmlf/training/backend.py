@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from dmlf.numerics.exact import Float32
 from dmlf.training.sampler import SampleIds
+
+OnComplete = Callable[[str], None]
 
 
 class Backend(Protocol):
@@ -23,11 +25,16 @@ class Backend(Protocol):
         """The parameters, as views that can be written to."""
 
     def forward_backward(
-        self, sample_ids: SampleIds, seed: int, gradients: Mapping[str, Float32]
+        self,
+        sample_ids: SampleIds,
+        seed: int,
+        gradients: Mapping[str, Float32],
+        on_complete: OnComplete | None = None,
     ) -> float:
         """Write the gradient of the loss summed over `sample_ids`; return that loss.
 
-        seed: for whatever the model draws at random.
+        seed: for whatever the model draws at random. on_complete: called with the names of
+        gradients as soon as they are written, where that is known before the end.
         """
 
     def step(self, gradients: Mapping[str, Float32]) -> None:

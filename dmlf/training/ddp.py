@@ -89,19 +89,19 @@ class _DdpRank:
     def _step(self, step: int, compute_s: float) -> int:
         replica, backend = self._replica, self._backend
         with self._recorder.step() as phases:
-            start = time.perf_counter()
+            start = time.monotonic()
             batch, mine = self._samples(step)
-            drawn = time.perf_counter()
+            drawn = time.monotonic()
             phases["loss_sum"] = backend.backward(self._model, mine, replica.seed(step))
             phases["samples"] = len(mine)
-            synchronised = time.perf_counter()
+            synchronised = time.monotonic()
             # DDP leaves the mean over ranks of summed gradients; we want the mean over samples.
             backend.step_own_gradients(self._config.world_size / len(batch))
             backward_s = synchronised - drawn
             phases["data_s"] = drawn - start
             phases["forward_backward_s"] = min(compute_s, backward_s)
             phases["communication_s"] = backward_s - phases["forward_backward_s"]
-            phases["optimizer_s"] = time.perf_counter() - synchronised
+            phases["optimizer_s"] = time.monotonic() - synchronised
         return len(batch)
 
     def _samples(self, step: int) -> tuple[SampleIds, SampleIds]:
@@ -116,9 +116,9 @@ class _DdpRank:
         with self._model.no_sync():
             for step in range(_CALIBRATION_STEPS):
                 _, mine = self._samples(step % self._replica.sampler.steps_per_epoch)
-                start = time.perf_counter()
+                start = time.monotonic()
                 self._backend.backward(self._model, mine, self._replica.seed(step))
-                times.append(time.perf_counter() - start)
+                times.append(time.monotonic() - start)
                 self._backend.clear_gradients()
         return statistics.median(times)
 

@@ -51,6 +51,7 @@ class GradientInterceptor:
         self._step = 0
         self._destination: Mapping[str, Float32] = {}
         self._seen: set[str] = set()
+        self._on_complete: Callable[[str], None] | None = None
         self._handles: list[Any] = [
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                 self._hook(name)
@@ -59,8 +60,18 @@ class GradientInterceptor:
             if parameter.requires_grad
         ]
 
-    def redirect(self, step: int, destination: Mapping[str, Float32]) -> None:
-        """Send the gradients of the next backward passes to `destination` (name -> array)."""
+    def redirect(
+        self,
+        step: int,
+        destination: Mapping[str, Float32],
+        on_complete: Callable[[str], None] | None = None,
+    ) -> None:
+        """Send the gradients of the next backward passes to `destination` (name -> array).
+
+        on_complete: called with each name as soon as its gradient is there, which then is the
+        whole of it: a second one in the same pass raises RuntimeError.
+        """
+        self._on_complete = on_complete
         self._step = step
         self._destination = destination
         self._seen.clear()
@@ -88,11 +99,18 @@ class GradientInterceptor:
             if view is None:
                 return
             if name in self._seen:
+                if self._on_complete is not None:
+                    raise RuntimeError(
+                        f"parameter {name} received its gradient in several parts (reentrant "
+                        "checkpointing does that), after its bucket was sent; turn overlap off"
+                    )
                 view += values
             else:
                 view[...] = values
                 self._seen.add(name)
             parameter.grad = None
+            if self._on_complete is not None:
+                self._on_complete(name)
 
         return on_complete
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dmlf.config import RunConfig
 from dmlf.numerics.exact import Float32
 from dmlf.tasks.task import NumpyTask
+from dmlf.training.backend import OnComplete
 from dmlf.training.sampler import SampleIds
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # torch.optim.AdamW's defaults
@@ -41,9 +42,13 @@ class NumpyBackend:
         return self._parameters
 
     def forward_backward(
-        self, sample_ids: SampleIds, seed: int, gradients: Mapping[str, Float32]
+        self,
+        sample_ids: SampleIds,
+        seed: int,
+        gradients: Mapping[str, Float32],
+        on_complete: OnComplete | None = None,
     ) -> float:
-        """Write the task's own gradients; `seed` is not needed, nothing is drawn."""
+        """Write the task's own gradients, all at once; nothing is drawn with `seed`."""
         loss, computed = self._loss_and_gradients(
             self._parameters, self._inputs[sample_ids], self._targets[sample_ids]
         )

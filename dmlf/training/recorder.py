@@ -9,7 +9,14 @@ from typing import Any
 
 from dmlf.training.result import RankReport
 
-PHASES = ("data_s", "forward_backward_s", "communication_s", "wait_s", "optimizer_s")
+PHASES = (
+    "data_s",
+    "forward_backward_s",
+    "communication_s",
+    "wait_s",
+    "hidden_s",
+    "optimizer_s",
+)
 
 
 class StepRecorder:
@@ -66,6 +73,7 @@ class StepRecorder:
             forward_backward_s=self.phases["forward_backward_s"],
             communication_s=self.phases["communication_s"],
             wait_s=self.phases["wait_s"],
+            hidden_s=self.phases["hidden_s"],
             optimizer_s=self.phases["optimizer_s"],
             **others,
         )

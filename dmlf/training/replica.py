@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -59,6 +59,9 @@ class Replica:
         )
         shapes = {name: value.shape for name, value in backend.parameters().items()}
         self.buckets = make_buckets(shapes, config.bucket_cap_bytes)
+        self._bucket_of = {
+            placed.name: bucket.index for bucket in self.buckets for placed in bucket.placements
+        }
         self.store = GradientStore(
             rank, self.buckets, config.reduction, len(shards), config.num_shards, allocate
         )
@@ -72,8 +75,16 @@ class Replica:
         steps = self.config.epochs * self.sampler.steps_per_epoch
         return steps if self.config.max_steps is None else min(steps, self.config.max_steps)
 
-    def compute(self, step: int, shards: Sequence[SampleIds]) -> float:
+    def compute(
+        self,
+        step: int,
+        shards: Sequence[SampleIds],
+        on_complete: Callable[[int], None] | None = None,
+    ) -> float:
         """Compute the gradients of this rank's shards of `step`; return their summed loss.
+
+        on_complete: called with each bucket as soon as the gradients of all its parameters are
+        there, where that is known before the end.
 
         float32: all local samples in one pass. exact: one pass per shard, always of the same
         shapes, whatever the world size is.
@@ -82,10 +93,24 @@ class Replica:
             mine = [self.local_samples(shards)]
         else:
             mine = [shards[index] for index in self.shards]
-        return sum(
-            self.backend.forward_backward(ids, self.seed(step, row), gradients)
-            for row, (ids, gradients) in enumerate(zip(mine, self.store.rows, strict=True))
-        )
+        loss = 0.0
+        for row, (ids, gradients) in enumerate(zip(mine, self.store.rows, strict=True)):
+            last = row == len(mine) - 1
+            notify = self._count_down(on_complete) if on_complete and last else None
+            loss += self.backend.forward_backward(ids, self.seed(step, row), gradients, notify)
+        return loss
+
+    def _count_down(self, on_complete: Callable[[int], None]) -> Callable[[str], None]:
+        """What to call with every parameter's name, to call `on_complete` with every bucket."""
+        missing = [len(bucket.placements) for bucket in self.buckets]
+
+        def notify(name: str) -> None:
+            bucket = self._bucket_of[name]
+            missing[bucket] -= 1
+            if not missing[bucket]:
+                on_complete(bucket)
+
+        return notify
 
     def local_samples(self, shards: Sequence[SampleIds]) -> SampleIds:
         """The samples of all of this rank's shards."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from dmlf.config import RunConfig
+from dmlf.training.timeline import Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,12 +16,13 @@ class RankReport:
     """What one rank measured and where it ended; every list has one entry per step.
 
     `role` is `worker` or `server`. Times are seconds on CLOCK_MONOTONIC; `wait_s` is the part of
-    `communication_s` spent blocked in a receive. `loss_sum` is summed over the rank's samples.
+    `communication_s` spent blocked in a receive, `hidden_s` the part during which this rank still
+    computed. `loss_sum` is summed over the rank's samples.
     `theoretical_*` is the closed form for all ranks together, told by rank 0 and 0 elsewhere.
     `state_sha256` covers parameters and optimizer state and is None where a rank has no
     optimizer; what was not counted (`messages_sent` of ddp) is None. `epochs` holds the entries of
     `convergence.epochs` on the rank that evaluates and is empty elsewhere. `transcript` holds one
-    record per step where one was asked for.
+    record per step, `timeline` the spans of the first steps, where they were asked for.
     """
 
     rank: int
@@ -35,6 +37,7 @@ class RankReport:
     forward_backward_s: Sequence[float]
     communication_s: Sequence[float]
     wait_s: Sequence[float]
+    hidden_s: Sequence[float]
     optimizer_s: Sequence[float]
     loss_sum: Sequence[float]
     messages_sent: int | None
@@ -44,6 +47,7 @@ class RankReport:
     epochs: Sequence[Mapping[str, Any]]
     torch_threads: int | None
     transcript: Sequence[Mapping[str, Mapping[str, str]]] = ()
+    timeline: Sequence[Span] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

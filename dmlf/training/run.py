@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,20 +25,30 @@ from dmlf.training.worker import RankJob
 from dmlf.transport import TRANSPORTS
 
 
-def train(config: RunConfig, *, exclusive: bool = False, transcript: bool = False) -> RunResult:
+def train(
+    config: RunConfig,
+    *,
+    exclusive: bool = False,
+    transcript: bool = False,
+    timeline_steps: int = 0,
+) -> RunResult:
     """Run `config` to its end in processes of its own and return what was measured.
 
     exclusive: hold the host-wide measuring lock, so that no other measured run overlaps.
-    transcript: let every rank record the hashes of what it does; it costs time in every step.
+    transcript: let every rank record the hashes of what it does; it costs time in every step, and
+    nothing overlaps. timeline_steps: let every rank record when it did what, for the first steps.
     Raises ConfigError before any process starts, and what ended the run otherwise.
     """
     preload = _check(config)
-    if transcript and config.algorithm == "ddp":
-        raise ConfigError("transcript", transcript, "a dmlf algorithm: stock DDP records nothing")
+    for key, value in (("transcript", transcript), ("timeline", timeline_steps)):
+        if value and config.algorithm == "ddp":
+            raise ConfigError(key, value, "a dmlf algorithm: stock DDP records nothing")
+    if isinstance(timeline_steps, bool) or timeline_steps < 0:
+        raise ConfigError("timeline", timeline_steps, "a number of steps, at least 0")
     started_at, start = datetime.now(UTC), time.monotonic()
     with measuring_lock() if exclusive else nullcontext(0.0) as lock_wait_s:
         load_before = os.getloadavg()
-        ranks = _run(config, preload, transcript)
+        ranks = _run(config, preload, RankJob(config, None, transcript, timeline_steps))
         load_after = os.getloadavg()
     return RunResult(
         config=config,
@@ -83,10 +94,9 @@ def _check(config: RunConfig) -> list[str]:
     ]
 
 
-def _run(config: RunConfig, preload: list[str], transcript: bool) -> list[RankReport]:
+def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport]:
     context = process_context(preload, config.threads_per_rank)
     if config.algorithm == "serial":
-        job = RankJob(config, None, transcript)
         return run_ranks(context, "dmlf.training.worker:run_rank", [job])
     if config.algorithm == "ddp":
         # Gloo would listen on the address of the host's name; keep it on loopback.
@@ -98,5 +108,5 @@ def _run(config: RunConfig, preload: list[str], transcript: bool) -> list[RankRe
             )
     group_size = config.world_size + registry()[config.algorithm].num_servers
     endpoints = TRANSPORTS[config.transport](context, group_size)
-    jobs = [RankJob(config, endpoint, transcript) for endpoint in endpoints]
+    jobs = [replace(job, endpoint=endpoint) for endpoint in endpoints]
     return run_ranks(context, "dmlf.training.worker:run_rank", jobs)

@@ -12,6 +12,7 @@ from dmlf.env import require_torch
 from dmlf.errors import ConfigError
 from dmlf.numerics.exact import Float32
 from dmlf.tasks.task import TorchTask
+from dmlf.training.backend import OnComplete
 from dmlf.training.interceptor import GradientInterceptor
 from dmlf.training.sampler import SampleIds
 
@@ -56,10 +57,14 @@ class TorchBackend:
         return {name: parameter.detach().numpy() for name, parameter in self._named.items()}
 
     def forward_backward(
-        self, sample_ids: SampleIds, seed: int, gradients: Mapping[str, Float32]
+        self,
+        sample_ids: SampleIds,
+        seed: int,
+        gradients: Mapping[str, Float32],
+        on_complete: OnComplete | None = None,
     ) -> float:
         """One forward and one backward pass; hooks write the gradients to `gradients`."""
-        self._interceptor.redirect(self._step, gradients)
+        self._interceptor.redirect(self._step, gradients, on_complete)
         loss = self.backward(self.model, sample_ids, seed)
         self._interceptor.zero_unseen()
         return loss

@@ -9,24 +9,30 @@ from dataclasses import dataclass
 from dmlf.config import RunConfig
 from dmlf.env import source_sha256
 from dmlf.errors import ReplicaDivergence, SchemaMismatch
-from dmlf.protocol import Algorithm, Member, confirm_equal, local_step, registry
-from dmlf.runtime import Driver, NoTransport
+from dmlf.protocol import Algorithm, Member, Phase, confirm_equal, local_step, registry
+from dmlf.runtime import Driver, Local, NoTransport
 from dmlf.training.progress import progress
 from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport
 from dmlf.training.sampler import owned_shards
+from dmlf.training.synchronizer import Synchronizer, make_synchronizer
+from dmlf.training.timeline import Timeline
 from dmlf.training.transcript import TranscriptRecorder
-from dmlf.transport import Endpoint
+from dmlf.transport import Endpoint, Transport
 
 
 @dataclass(frozen=True, slots=True)
 class RankJob:
-    """What a rank's process is told: the run, and its links (None: it trains alone)."""
+    """What a rank's process is told: the run, its links (None: it trains alone), what to record.
+
+    timeline_steps: steps to record in `RankReport.timeline`.
+    """
 
     config: RunConfig
     endpoint: Endpoint | None
     transcript: bool = False
+    timeline_steps: int = 0
 
 
 def run_rank(rank: int, job: RankJob) -> RankReport:
@@ -40,43 +46,65 @@ def run_rank(rank: int, job: RankJob) -> RankReport:
     shards = owned_shards(rank, config.world_size, config.num_shards) if is_worker else range(0)
     transport = NoTransport() if job.endpoint is None else job.endpoint.connect()
     replica = Replica(config, make_backend(config), rank, shards, transport.allocate)
-    trainer = Trainer(
-        replica,
-        Driver(transport, replica, config.timeout_s),
-        Member(rank, config.world_size, algorithm.num_servers if algorithm else 0),
-        algorithm,
-        job.transcript,
-    )
-    report = trainer.train()
+    member = Member(rank, config.world_size, algorithm.num_servers if algorithm else 0)
+    report = Trainer(replica, transport, member, algorithm, job).train()
     transport.close()
     return report
 
 
 class Trainer:
-    """One rank's run: `replica` computes, `driver` synchronises, every step ends committed."""
+    """One rank's run: the replica computes, messages synchronise, every step ends committed."""
 
     def __init__(
         self,
         replica: Replica,
-        driver: Driver,
+        transport: Transport,
         member: Member,
         algorithm: Algorithm | None,
-        transcript: bool,
+        job: RankJob,
     ) -> None:
         self._replica = replica
-        self._driver = driver
         self._member = member
         self._algorithm = algorithm
-        self._rank_step = algorithm.rank_step if algorithm else local_step
         self._is_worker = member.rank < member.world_size
+        self._timeline = Timeline(member.rank, job.timeline_steps)
+        self._synchronizer = self._make_synchronizer(transport, job)
         # Workers of a parameter server have no optimizer state: it lives on the server.
         self._applies = not (self._is_worker and member.num_servers)
         self._recorder = StepRecorder()
-        self._transcript = TranscriptRecorder(replica, self._applies) if transcript else None
+        self._transcript = TranscriptRecorder(replica, self._applies) if job.transcript else None
         self._traffic = (0, 0)
+
+    def _make_synchronizer(self, transport: Transport, job: RankJob) -> Synchronizer:
+        rank_step = self._algorithm.rank_step if self._algorithm else local_step
+        num_buckets = len(self._replica.buckets)
+        # A server computes nothing that could hide its messages; and a transcript needs every
+        # gradient as it was before it was added to.
+        overlap = job.config.overlap and self._is_worker and not job.transcript
+        timeout_s, observer = job.config.timeout_s, self._timeline.observe
+
+        def make_driver(local: Local) -> Driver:
+            self._driver = Driver(
+                transport, local, timeout_s, observer if job.timeline_steps else None
+            )
+            return self._driver
+
+        return make_synchronizer(
+            make_driver,
+            self._replica,
+            num_buckets,
+            lambda step: rank_step(self._member, step, num_buckets),
+            overlap,
+        )
 
     def train(self) -> RankReport:
         """All steps of the run, with an evaluation on rank 0 after every epoch."""
+        try:
+            return self._train()
+        finally:
+            self._synchronizer.close()
+
+    def _train(self) -> RankReport:
         replica, sampler = self._replica, self._replica.sampler
         initial = replica.state_sha256()
         self._handshake(initial)
@@ -93,24 +121,29 @@ class Trainer:
     def _step(self, step: int) -> int:
         """One step; return the samples of the global batch."""
         replica, driver = self._replica, self._driver
+        messages, payload_bytes = driver.messages_sent, driver.payload_bytes_sent
+        self._timeline.begin_step(step)
         with self._recorder.step() as phases:
-            start = time.perf_counter()
+            start = time.monotonic()
             shards = replica.sampler.shards(step)
-            drawn = time.perf_counter()
+            drawn = time.monotonic()
+            on_complete = self._synchronizer.begin(step)
             if self._is_worker:
-                phases["loss_sum"] = replica.compute(step, shards)
+                phases["loss_sum"] = replica.compute(step, shards, on_complete)
                 phases["samples"] = sum(len(shards[index]) for index in replica.shards)
             if self._transcript is not None:
                 self._transcript.before_reduction(shards)
-            computed = time.perf_counter()
-            waited, applied = driver.wait_s, driver.apply_s
-            messages, payload_bytes = driver.messages_sent, driver.payload_bytes_sent
-            driver.run(self._rank_step(self._member, step, len(replica.buckets)))
+            computed = time.monotonic()
+            times = self._synchronizer.finish(step)
             phases["data_s"] = drawn - start
             phases["forward_backward_s"] = computed - drawn
-            phases["wait_s"] = driver.wait_s - waited
-            phases["optimizer_s"] = driver.apply_s - applied
-            phases["communication_s"] = time.perf_counter() - computed - phases["optimizer_s"]
+            phases["communication_s"] = times.communication_s
+            phases["wait_s"] = times.wait_s
+            phases["hidden_s"] = times.hidden_s
+            phases["optimizer_s"] = times.optimizer_s
+        if self._is_worker:
+            self._timeline.computed("draw samples", start, drawn)
+            self._timeline.computed("forward and backward", drawn, computed)
         if self._transcript is not None:
             self._transcript.after_step()
         self._traffic = (
@@ -124,16 +157,22 @@ class Trainer:
         facts = f"{self._replica.config.sha256()}|{source_sha256()}|{initial_state}"
         digest = hashlib.sha256(facts.encode()).digest()
         subject = "configuration, source code or initial state"
-        self._driver.run(confirm_equal(self._member, 0, digest, subject, SchemaMismatch))
+        self._synchronizer.run(confirm_equal(self._member, 0, digest, subject, SchemaMismatch))
 
     def _end_epoch(self, epoch: int, step: int, steps: int, num_samples: int) -> None:
         """Evaluate on rank 0; then go on together, having checked that replicas are equal."""
         if self._member.rank == 0:
+            start = time.monotonic()
             test_loss, accuracy = self._replica.backend.evaluate()
+            self._timeline.computed("evaluate", start, time.monotonic())
             self._recorder.end_epoch(epoch, steps, num_samples, test_loss, accuracy)
         digest = bytes.fromhex(self._replica.parameters_sha256())
         subject = f"parameters after step {step}"
-        self._driver.run(confirm_equal(self._member, step, digest, subject, ReplicaDivergence))
+        self._synchronizer.run(
+            confirm_equal(
+                self._member, step, digest, subject, ReplicaDivergence, Phase.REPLICA_CHECK
+            )
+        )
 
     def _report(self, initial_state: str) -> RankReport:
         replica, member = self._replica, self._member
@@ -156,4 +195,5 @@ class Trainer:
             theoretical_payload_bytes=payload_bytes,
             torch_threads=replica.backend.num_threads,
             transcript=self._transcript.records if self._transcript is not None else (),
+            timeline=self._timeline.spans,
         )

@@ -158,6 +158,7 @@ def _reports(config: RunConfig, noise: random.Random) -> list[RankReport]:
                 forward_backward_s=forward,
                 communication_s=communication,
                 wait_s=wait,
+                hidden_s=[0.0] * len(wait),
                 optimizer_s=optimizer,
                 loss_sum=[n * x for n, x in zip(share, losses, strict=True)] if worker else [],
                 messages_sent=None if config.algorithm == "ddp" else messages * steps * (rank == 0),

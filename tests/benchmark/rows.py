@@ -42,6 +42,7 @@ def rows(
             "step_time_s": 256 / speed,
             "exposed_fraction": 0.3,
             "wait_s": 0.1 * 256 / speed,
+            "hidden_s": 0.0,
             "oversubscribed": False,
             "workload": "{}",
         }

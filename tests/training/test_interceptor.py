@@ -88,3 +88,31 @@ def test_frozen_parameters_are_left_alone_and_close_removes_the_hooks() -> None:
     interceptor.close()
     backward(network)
     assert len(interceptor.snapshots) == 3
+
+
+def test_each_gradient_is_announced_once_it_is_written() -> None:
+    network = model()
+    interceptor = GradientInterceptor(network.named_parameters())
+    destination = {
+        name: np.full(tuple(parameter.shape), 9.0, np.float32)
+        for name, parameter in network.named_parameters()
+    }
+    announced: dict[str, np.ndarray] = {}
+    interceptor.redirect(
+        0, destination, lambda name: announced.update({name: destination[name].copy()})
+    )
+    backward(network)
+    assert set(announced) == set(destination)
+    assert set(list(announced)[:2]) == {"2.weight", "2.bias"}  # backward begins with the last
+    for name, values in announced.items():
+        np.testing.assert_array_equal(values, destination[name])
+
+
+def test_a_gradient_in_parts_is_refused_once_it_was_announced() -> None:
+    network = model()
+    interceptor = GradientInterceptor(network.named_parameters())
+    destination = {n: p.detach().numpy().copy() for n, p in network.named_parameters()}
+    interceptor.redirect(0, destination, lambda name: None)
+    backward(network)
+    with pytest.raises(RuntimeError, match="turn overlap off"):
+        backward(network)

@@ -53,7 +53,9 @@ def flags(run):
     del values["timeout_s"]
     words = option_words(values.pop("task_options"))
     for field, value in values.items():
-        if value is not None:
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{field.replace('_', '-')}")
+        elif value is not None:
             words.append(f"--{field.replace('_', '-')}")
             words += map(str, value if isinstance(value, list) else [value])
     return shlex.join(words)

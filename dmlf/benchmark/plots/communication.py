@@ -124,20 +124,20 @@ def _places(points: Sequence[Point]) -> tuple[list[float], list[str]]:
 
 
 def _parts_ms(point: Point) -> tuple[float, ...]:
-    """Medians of the parts over runs; what they leave of the median step is `other`."""
+    """Medians of the parts over runs; what they leave of the median step is `other`.
+
+    Communication that ran beside computation is not drawn: it took no time of its own.
+    """
 
     def median(column: str) -> float:
         return 1e3 * median_estimate(point.values(column)).median
 
     compute = median("data_s") + median("forward_backward_s")
-    communication, wait, optimizer = (
-        median("communication_s"),
-        median("wait_s"),
-        median("optimizer_s"),
-    )
-    waiting = min(wait, communication)
-    rest = median("step_time_s") - compute - communication - optimizer
-    return compute, communication - waiting, waiting, optimizer, max(0.0, rest)
+    exposed = max(0.0, median("communication_s") - median("hidden_s"))
+    waiting = min(median("wait_s"), exposed)
+    optimizer = median("optimizer_s")
+    rest = median("step_time_s") - compute - exposed - optimizer
+    return compute, exposed - waiting, waiting, optimizer, max(0.0, rest)
 
 
 def _part_keys() -> list[Patch]:

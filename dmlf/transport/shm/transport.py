@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -125,7 +126,8 @@ class ShmTransport:
         """Return when the word at `slot` is `number`: spin a little, then sleep."""
         deadline = time.monotonic() + timeout_s
         own, words = self._arena.words, self._words
-        if self._spins:
+        # Beside the main thread a spinning one would keep the interpreter from it.
+        if self._spins and threading.current_thread() is threading.main_thread():
             own[self._own_core] = core = kernel.current_core() + 1
             # A peer that was last seen on this very core cannot send before this rank sleeps.
             if core != words[self._peer_cores[src]] and self._spin(slot >> 3, number, timeout_s):
