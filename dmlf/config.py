@@ -32,10 +32,11 @@ _NOT_IN_HASH = frozenset({"rep", "data_dir", "timeout_s"})
 class RunConfig:
     """What one training run computes.
 
-    `algorithm` is `serial`, `ddp`, or the name of a registered protocol (`ring`,
-    `parameter_server`, ...); `transport` is `none` for serial, `gloo` for ddp, or the name of a
-    dmlf transport. `global_batch_size` samples make a step, cut into `num_shards` logical shards
-    whatever the world size is. Raises ConfigError.
+    `algorithm` is `serial`, `ddp`, `native` (torch.distributed's own all-reduce), or the name of
+    a registered protocol (`ring`, `parameter_server`, ...); `transport` is `none` for serial,
+    `gloo` for ddp, `process_group` for native, or the name of a dmlf transport.
+    `global_batch_size` samples make a step, cut into `num_shards` logical shards whatever the
+    world size is. Raises ConfigError.
     """
 
     task: str = "digits"
@@ -112,6 +113,10 @@ class RunConfig:
             raise ConfigError("world_size", self.world_size, allowed)
         if self.algorithm == "serial" and self.transport != "none":
             raise ConfigError("transport", self.transport, "'none' with algorithm 'serial'")
+        if self.algorithm == "native" and self.transport != "process_group":
+            raise ConfigError(
+                "transport", self.transport, "'process_group' with algorithm 'native'"
+            )
         if self.algorithm == "ddp" and self.transport != "gloo":
             raise ConfigError("transport", self.transport, "'gloo' with algorithm 'ddp'")
         if self.algorithm == "ddp" and self.reduction != "float32":

@@ -42,6 +42,8 @@ RING = RunConfig(algorithm="ring", transport="queue", world_size=4)
         ("bucket_cap_bytes", 3),
         ("seed", -1),
         ("warmup_steps", -1),
+        ("overlap", 1),
+        ("overlap", "true"),
         ("threads_per_rank", 0),
         ("timeout_s", 0),
         ("data_dir", ""),

@@ -6,7 +6,8 @@
 | protocol, float32       | the serial replay that adds in the algorithm's published order        |
 | protocol, exact         | the serial exact run of the same seed, at any world size; without one |
 |                         | no other exact run may differ                                         |
-| ddp                     | serial float32's first losses, within 1e-3: it publishes no order     |
+| ddp; native, float32    | serial float32's first losses, within 1e-3: no order is published     |
+| native, exact           | as a protocol                                                         |
 
 Besides, replicas must be identical, and the protocols' measured traffic must be the traffic that
 theory gives. `absent` means that there was nothing to compare with: not wrong, and not shown.
@@ -69,9 +70,9 @@ def _check(run: Evidence, company: Sequence[Evidence]) -> Verdict:
     config = run.config
     if not run.replicas_identical:
         return Verdict(FAILED, "the ranks ended with different parameters")
-    if config.algorithm == "ddp":
+    if config.algorithm == "ddp" or (config.algorithm, config.reduction) == ("native", "float32"):
         return _check_losses(run, company)
-    if config.algorithm != "serial":
+    if config.algorithm not in ("serial", "native"):
         if run.traffic_matches_theory is False:
             return Verdict(FAILED, "bytes or messages sent are not those of theory")
         if run.traffic_matches_theory is None:

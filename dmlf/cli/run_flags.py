@@ -10,18 +10,20 @@ from dmlf.config import MODELS, OPTIMIZERS, REDUCTIONS, RunConfig
 from dmlf.errors import ConfigError
 from dmlf.protocol import registry
 from dmlf.tasks import SHIPPED
+from dmlf.training.torchrun import started_by_torchrun, world_size_of_group
 from dmlf.transport import TRANSPORTS
 
 _HELP = {
     "task": f"what to train: {', '.join(SHIPPED)}, or your own module:function",
     "model": f"model of a shipped task: {', '.join(MODELS)}",
     "hidden_sizes": "sizes of the MLP's hidden layers",
-    "algorithm": f"serial, {', '.join(registry())}, or ddp (stock torch, for comparison)",
+    "algorithm": f"serial, {', '.join(registry())}, native (the all-reduce "
+    "of torch.distributed), or ddp (stock torch, for comparison)",
     "transport": f"how messages travel: {', '.join(TRANSPORTS)}; none for serial, gloo for ddp "
-    "(default: queue, none or gloo)",
+    "(default: queue, or the only one there is)",
     "reduction": f"how gradients are added: {' or '.join(REDUCTIONS)}; exact gives the same bits "
     "at any world size",
-    "world_size": "number of workers",
+    "world_size": "number of workers (default: 1, or as many as torchrun has started)",
     "num_shards": "logical shards of a step, whatever the world size; at least the world size",
     "global_batch_size": "samples per step over all workers; a multiple of --num-shards",
     "epochs": "passes over the training data",
@@ -42,6 +44,9 @@ _HELP = {
 }
 
 
+_TRANSPORTS = {"serial": "none", "ddp": "gloo", "native": "process_group"}
+
+
 def add_run_flags(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = ()) -> None:
     """Add one flag per field, with the defaults of `RunConfig`."""
     group = parser.add_argument_group("the run")
@@ -59,7 +64,7 @@ def add_run_flags(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = 
             options |= {"metavar": "NAME"}
         else:
             options |= {"type": type(item.default), "metavar": "N"}
-        if item.name == "transport":
+        if item.name in ("transport", "world_size"):
             options["default"] = None
         elif item.default is not None and not isinstance(item.default, bool):
             options["help"] += " (default: %(default)s)"
@@ -82,7 +87,10 @@ def run_config(parsed: argparse.Namespace) -> RunConfig:
         if hasattr(parsed, item.name)
     }
     if values.get("transport") is None:
-        values["transport"] = {"serial": "none", "ddp": "gloo"}.get(values["algorithm"], "queue")
+        values["transport"] = _TRANSPORTS.get(values["algorithm"], "queue")
+    if values.get("world_size") is None:
+        torchrun = started_by_torchrun(values["transport"])
+        values["world_size"] = world_size_of_group(values["algorithm"]) if torchrun else 1
     if hasattr(parsed, "task_option"):
         values["task_options"] = dict(map(_task_option, parsed.task_option))
     return RunConfig(**values)

@@ -21,6 +21,7 @@ from dmlf.errors import ConfigError, DmlfError
 from dmlf.runtime.child import signal_on_parent_death
 from dmlf.tasks import describe_dataset, resolve_task
 from dmlf.training.run import replay_hash, train
+from dmlf.training.torchrun import speaks_for_the_run
 from dmlf.training.transcript import merge_records
 
 FAILURE = "failure.json"
@@ -115,6 +116,9 @@ def check_writable(output: Path | None) -> None:
 
 def _train(parsed: argparse.Namespace) -> int:
     config = run_config(parsed)
+    if not speaks_for_the_run(config.transport):
+        train(config, transcript=parsed.transcript, timeline_steps=parsed.timeline)
+        return 0
     check_writable(parsed.output)
     for key in ("transcript", "timeline"):
         if getattr(parsed, key) and parsed.output is None:

@@ -35,6 +35,7 @@ class Phase(StrEnum):
     PULL = "pull"
     COMMIT = "commit"
     REPLICA_CHECK = "replica_check"
+    CLOCK = "clock"
 
 
 class Tag(NamedTuple):

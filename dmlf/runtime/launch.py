@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from dmlf.errors import PeerLost
+from dmlf.errors import PeerLost, TransportError
 from dmlf.runtime.child import run_child
 
 THREAD_VARIABLES = (
@@ -22,14 +23,23 @@ THREAD_VARIABLES = (
 )
 
 
+CAUSE_S = 1.0
+"""How long the launcher looks for what is behind a rank's loss of its peer."""
+
+
+def limit_threads(threads_per_rank: int) -> None:
+    """Set the thread variables of this process and of those that it starts."""
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(threads_per_rank)
+
+
 def process_context(preload: Sequence[str], threads_per_rank: int) -> ForkServerContext:
     """A context whose fork server has imported `preload` once, so that ranks start fast.
 
     Sets the thread variables of this process and of all ranks, whatever they were before:
     workflow engines export their own, and results would depend on them.
     """
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = str(threads_per_rank)
+    limit_threads(threads_per_rank)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dmlf.runtime.child", *preload])
     return context
@@ -72,22 +82,55 @@ def run_ranks(context: ForkServerContext, program: str, arguments: Sequence[Any]
 
 
 def _collect(processes: Sequence[ForkServerProcess], pipes: Sequence[Connection]) -> list[Any]:
-    """Wait for one result per rank; raise the first failure."""
+    """Wait for one result per rank; raise the cause of the first failure."""
     results: dict[int, Any] = {}
     waiting = {pipe: rank for rank, pipe in enumerate(pipes)}
     while waiting:
-        for pipe in wait(list(waiting)):
-            assert isinstance(pipe, Connection)
-            rank = waiting.pop(pipe)
-            try:
-                result = pipe.recv()
-            except EOFError:
-                processes[rank].join()
-                raise PeerLost(f"rank {rank}", _death(processes[rank].exitcode)) from None
+        for rank, result in _next_results(processes, waiting, None):
             if isinstance(result, Exception):
-                raise result
+                raise _cause(rank, result, processes, waiting)
             results[rank] = result
     return [results[rank] for rank in range(len(processes))]
+
+
+def _cause(
+    rank: int,
+    failure: Exception,
+    processes: Sequence[ForkServerProcess],
+    waiting: dict[Connection, int],
+) -> Exception:
+    """What made `rank` fail: it may miss a peer before the launcher sees how that one ended."""
+    deadline = time.monotonic() + CAUSE_S
+    while _is_echo(rank, failure) and waiting:
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0.0:
+            break
+        for other, result in _next_results(processes, waiting, remaining_s):
+            if isinstance(result, Exception) and not _is_echo(other, result):
+                return result
+    return failure
+
+
+def _is_echo(rank: int, failure: Exception) -> bool:
+    """Whether `rank` only reports that it could not reach another one."""
+    lost = failure.peer if isinstance(failure, PeerLost) else None
+    return isinstance(failure, TransportError) and lost != f"rank {rank}"
+
+
+def _next_results(
+    processes: Sequence[ForkServerProcess],
+    waiting: dict[Connection, int],
+    timeout_s: float | None,
+) -> Iterator[tuple[int, Any]]:
+    """The next results, or errors in their place, of ranks in `waiting`, which are taken out."""
+    for pipe in wait(list(waiting), timeout_s):
+        assert isinstance(pipe, Connection)
+        rank = waiting.pop(pipe)
+        try:
+            yield rank, pipe.recv()
+        except EOFError:
+            processes[rank].join()
+            yield rank, PeerLost(f"rank {rank}", _death(processes[rank].exitcode))
 
 
 def _death(exitcode: int | None) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +49,18 @@ class RankReport:
     torch_threads: int | None
     transcript: Sequence[Mapping[str, Mapping[str, str]]] = ()
     timeline: Sequence[Span] = ()
+
+
+def report_to_json(report: RankReport) -> str:
+    """A report as text, to travel between hosts."""
+    return json.dumps(asdict(report))
+
+
+def report_from_json(text: str) -> RankReport:
+    """The report that `report_to_json` wrote."""
+    values = json.loads(text)
+    values["timeline"] = [Span(*span) for span in values["timeline"]]
+    return RankReport(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

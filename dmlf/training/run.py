@@ -21,6 +21,7 @@ from dmlf.tasks.registry import resolve_task
 from dmlf.tasks.task import NumpyTask
 from dmlf.training.ddp_job import DdpJob
 from dmlf.training.result import RankReport, RunResult
+from dmlf.training.torchrun import run_as_member, speaks_for_the_run, started_by_torchrun
 from dmlf.training.worker import RankJob
 from dmlf.transport import TRANSPORTS
 
@@ -34,6 +35,9 @@ def train(
 ) -> RunResult:
     """Run `config` to its end in processes of its own and return what was measured.
 
+    In a process that torchrun has started, with transport `process_group`: as that rank of the
+    run, and with the same return value on all ranks.
+
     exclusive: hold the host-wide measuring lock, so that no other measured run overlaps.
     transcript: let every rank record the hashes of what it does; it costs time in every step, and
     nothing overlaps. timeline_steps: let every rank record when it did what, for the first steps.
@@ -46,7 +50,8 @@ def train(
     if isinstance(timeline_steps, bool) or timeline_steps < 0:
         raise ConfigError("timeline", timeline_steps, "a number of steps, at least 0")
     started_at, start = datetime.now(UTC), time.monotonic()
-    with measuring_lock() if exclusive else nullcontext(0.0) as lock_wait_s:
+    locks = exclusive and speaks_for_the_run(config.transport)
+    with measuring_lock() if locks else nullcontext(0.0) as lock_wait_s:
         load_before = os.getloadavg()
         ranks = _run(config, preload, RankJob(config, None, transcript, timeline_steps))
         load_after = os.getloadavg()
@@ -72,16 +77,17 @@ def replay_hash(config: RunConfig) -> str:
 
 def _check(config: RunConfig) -> list[str]:
     """Refuse what cannot run; return the modules that every rank will need."""
-    algorithms = ("serial", *registry(), "ddp")
+    algorithms = ("serial", *registry(), "native", "ddp")
     if config.algorithm not in algorithms:
         raise ConfigError("algorithm", config.algorithm, f"one of {', '.join(algorithms)}")
-    if config.algorithm in registry() and config.transport not in TRANSPORTS:
+    if config.algorithm in (*registry(), "native") and config.transport not in TRANSPORTS:
         raise ConfigError("transport", config.transport, f"one of {', '.join(TRANSPORTS)}")
     task = resolve_task(config)
     if isinstance(task, NumpyTask):
         if config.algorithm == "ddp":
             raise ConfigError("algorithm", "ddp", f"a dmlf algorithm: {config.task} needs no torch")
-        return ["dmlf.training.worker"]
+        over_torch = config.transport == "process_group"
+        return ["dmlf.training.worker", *(["torch.distributed"] if over_torch else [])]
     if importlib.util.find_spec("torch") is None:
         require_torch()
     # Torch's optimizers import torch._dynamo when they are first made, which takes seconds.
@@ -95,6 +101,8 @@ def _check(config: RunConfig) -> list[str]:
 
 
 def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport]:
+    if started_by_torchrun(config.transport):
+        return run_as_member(config, job)
     context = process_context(preload, config.threads_per_rank)
     if config.algorithm == "serial":
         return run_ranks(context, "dmlf.training.worker:run_rank", [job])
@@ -106,7 +114,8 @@ def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport
             return run_ranks(
                 context, "dmlf.training.ddp:run_ddp_rank", [ddp_job] * config.world_size
             )
-    group_size = config.world_size + registry()[config.algorithm].num_servers
+    algorithm = registry().get(config.algorithm)
+    group_size = config.world_size + (algorithm.num_servers if algorithm else 0)
     endpoints = TRANSPORTS[config.transport](context, group_size)
     jobs = [replace(job, endpoint=endpoint) for endpoint in endpoints]
     return run_ranks(context, "dmlf.training.worker:run_rank", jobs)

@@ -36,10 +36,14 @@ class Span(NamedTuple):
 
 
 class Timeline:
-    """Records the first `num_steps` steps of one rank."""
+    """Records the first `num_steps` steps of one rank.
 
-    def __init__(self, rank: int, num_steps: int) -> None:
+    clock_s: what to add to this rank's clock to get that of rank 0.
+    """
+
+    def __init__(self, rank: int, num_steps: int, clock_s: float = 0.0) -> None:
         self.spans: list[Span] = []
+        self._clock_s = clock_s
         self._rank = rank
         self._num_steps = num_steps
         self._recording = num_steps > 0
@@ -51,31 +55,34 @@ class Timeline:
     def computed(self, name: str, start_s: float, end_s: float) -> None:
         """Record a part of this rank's own work."""
         if self._recording:
-            self.spans.append(Span(COMPUTATION, name, start_s, end_s))
+            ahead = self._clock_s
+            self.spans.append(Span(COMPUTATION, name, start_s + ahead, end_s + ahead))
 
     def observe(self, effect: Effect, start_s: float, end_s: float) -> None:
         """Record an effect; `dmlf.runtime.Driver` calls it."""
         if self._recording:
-            self.spans.append(Span(COMMUNICATION, *_name(effect, start_s, end_s, self._rank)))
+            name, detail, src, dst = _describe(effect, self._rank)
+            ahead = self._clock_s
+            self.spans.append(
+                Span(COMMUNICATION, name, start_s + ahead, end_s + ahead, detail, src, dst)
+            )
 
 
-def _name(
-    effect: Effect, start_s: float, end_s: float, rank: int
-) -> tuple[str, float, float, str, int | None, int | None]:
+def _describe(effect: Effect, rank: int) -> tuple[str, str, int | None, int | None]:
+    """Name, detail, src and dst of a span."""
     match effect:
         case Send(dst=dst, tag=tag):
-            return f"send {tag.phase}", start_s, end_s, _detail(tag), rank, dst
+            return f"send {tag.phase}", _detail(tag), rank, dst
         case Recv(src=src, tag=tag):
-            return f"wait for {tag.phase}", start_s, end_s, _detail(tag), src, rank
+            return f"wait for {tag.phase}", _detail(tag), src, rank
         case Gradient(step=step, bucket=bucket):
-            name, detail = "gradient", f"step {step} bucket {bucket}"
+            return "gradient", f"step {step} bucket {bucket}", None, None
         case Apply(step=step):
-            name, detail = "optimizer", f"step {step}"
+            return "optimizer", f"step {step}", None, None
         case ReadParameters(bucket=bucket):
-            name, detail = "read parameters", f"bucket {bucket}"
+            return "read parameters", f"bucket {bucket}", None, None
         case WriteParameters(bucket=bucket):
-            name, detail = "write parameters", f"bucket {bucket}"
-    return name, start_s, end_s, detail, None, None
+            return "write parameters", f"bucket {bucket}", None, None
 
 
 def _detail(tag: Tag) -> str:

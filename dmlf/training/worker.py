@@ -11,15 +11,18 @@ from dmlf.env import source_sha256
 from dmlf.errors import ReplicaDivergence, SchemaMismatch
 from dmlf.protocol import Algorithm, Member, Phase, confirm_equal, local_step, registry
 from dmlf.runtime import Driver, Local, NoTransport
+from dmlf.runtime.clock import seconds_behind_rank_0
+from dmlf.training.native import native_step
 from dmlf.training.progress import progress
 from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport
 from dmlf.training.sampler import owned_shards
-from dmlf.training.synchronizer import Synchronizer, make_synchronizer
+from dmlf.training.synchronizer import RankStep, Synchronizer, make_synchronizer
 from dmlf.training.timeline import Timeline
 from dmlf.training.transcript import TranscriptRecorder
 from dmlf.transport import Endpoint, Transport
+from dmlf.transport.process_group import GroupTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,12 @@ class Trainer:
         self._member = member
         self._algorithm = algorithm
         self._is_worker = member.rank < member.world_size
-        self._timeline = Timeline(member.rank, job.timeline_steps)
+        clock_s = 0.0
+        if job.timeline_steps and job.endpoint is not None:
+            clock_s = seconds_behind_rank_0(
+                transport, member.rank, member.group_size, job.config.timeout_s
+            )
+        self._timeline = Timeline(member.rank, job.timeline_steps, clock_s)
         self._synchronizer = self._make_synchronizer(transport, job)
         # Workers of a parameter server have no optimizer state: it lives on the server.
         self._applies = not (self._is_worker and member.num_servers)
@@ -76,7 +84,6 @@ class Trainer:
         self._traffic = (0, 0)
 
     def _make_synchronizer(self, transport: Transport, job: RankJob) -> Synchronizer:
-        rank_step = self._algorithm.rank_step if self._algorithm else local_step
         num_buckets = len(self._replica.buckets)
         # A server computes nothing that could hide its messages; and a transcript needs every
         # gradient as it was before it was added to.
@@ -93,9 +100,16 @@ class Trainer:
             make_driver,
             self._replica,
             num_buckets,
-            lambda step: rank_step(self._member, step, num_buckets),
+            self._rank_step(transport, num_buckets),
             overlap,
         )
+
+    def _rank_step(self, transport: Transport, num_buckets: int) -> RankStep:
+        member = self._member
+        if isinstance(transport, GroupTransport) and self._replica.config.algorithm == "native":
+            return lambda step: native_step(transport, step, num_buckets)
+        rank_step = self._algorithm.rank_step if self._algorithm else local_step
+        return lambda step: rank_step(member, step, num_buckets)
 
     def train(self) -> RankReport:
         """All steps of the run, with an evaluation on rank 0 after every epoch."""
@@ -176,7 +190,11 @@ class Trainer:
 
     def _report(self, initial_state: str) -> RankReport:
         replica, member = self._replica, self._member
-        messages = payload_bytes = 0
+        messages: int | None = 0
+        payload_bytes: int | None = 0
+        native = replica.config.algorithm == "native"
+        if native:  # the engine sends what it likes, and does not tell
+            messages = payload_bytes = None
         if self._algorithm is not None and member.rank == 0:
             exact = replica.config.reduction == "exact"
             shapes = [bucket.shape(exact) for bucket in replica.buckets]
@@ -189,8 +207,8 @@ class Trainer:
             initial_state_sha256=initial_state,
             parameters_sha256=replica.parameters_sha256(),
             state_sha256=replica.state_sha256() if self._applies else None,
-            messages_sent=self._traffic[0],
-            payload_bytes_sent=self._traffic[1],
+            messages_sent=None if native else self._traffic[0],
+            payload_bytes_sent=None if native else self._traffic[1],
             theoretical_messages=messages,
             theoretical_payload_bytes=payload_bytes,
             torch_threads=replica.backend.num_threads,

@@ -129,3 +129,25 @@ def test_runs_of_another_cohort_or_seed_are_no_company() -> None:
     other = evidence("serial", rep=1, cohort="two", final_state_sha256=WRONG)
     assert verdict(SERIAL[0], other) == ABSENT
     assert verdict(SERIAL[0], evidence("serial", rep=1, seed=5)) == ABSENT
+
+
+NATIVE = "native-process_group"
+
+
+@pytest.mark.parametrize(
+    ("reduction", "changes", "expected"),
+    [
+        ("float32", {}, PASSED),
+        ("float32", {"final_state_sha256": WRONG}, PASSED),  # the engine publishes no order
+        ("float32", {"step_loss": [2.0, 1.6, *LOSSES[2:]]}, FAILED),
+        ("float32", {"replicas_identical": False}, FAILED),
+        ("exact", {}, PASSED),
+        ("exact", {"final_state_sha256": WRONG}, FAILED),
+        ("exact", {"replicas_identical": False}, FAILED),
+    ],
+)
+def test_the_engines_own_all_reduce_is_held_to_what_it_can_promise(
+    reduction: str, changes: dict[str, Any], expected: str
+) -> None:
+    company = SERIAL if reduction == "float32" else SERIAL_EXACT
+    assert verdict(evidence(NATIVE, 2, reduction=reduction, **changes), *company) == expected

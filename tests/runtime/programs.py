@@ -7,7 +7,7 @@ import signal
 import threading
 from typing import Any
 
-from dmlf.errors import NonFiniteGradient
+from dmlf.errors import DeadlineExceeded, NonFiniteGradient, PeerLost
 from dmlf.transport import Endpoint
 
 
@@ -51,3 +51,23 @@ def thread_variables(rank: int, argument: Any) -> dict[str, str | None]:
 def receive_for_ever(rank: int, endpoint: Endpoint) -> None:
     transport = endpoint.connect()
     transport.recv((rank + 1) % 2, 600.0)
+
+
+def echo_before_cause(rank: int, argument: tuple[Any, str, str]) -> None:
+    """Ranks 0 and 1 miss rank 2 and say so; only then rank 2 ends."""
+    gate, echo, end = argument
+    if rank == 0:
+        gate.set()
+        raise PeerLost("rank 2", "reset") if echo == "peer lost" else DeadlineExceeded(0, 2, 1.0)
+    if rank == 1:
+        threading.Event().wait()
+    gate.wait(20.0)
+    if end == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ValueError("the cause")
+
+
+def deadline_on(rank: int, failing: int) -> None:
+    if rank == failing:
+        raise DeadlineExceeded(rank, 2, 0.5)
+    threading.Event().wait()

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dmlf.errors import NonFiniteGradient, PeerLost, RemoteError
+from dmlf.errors import DeadlineExceeded, NonFiniteGradient, PeerLost, RemoteError
 from dmlf.runtime import process_context, run_ranks
 
 PROGRAMS = "tests.runtime.programs"
@@ -49,6 +49,31 @@ def test_a_rank_that_dies_without_a_word_is_named(function: str, detail: str) ->
         run(function, [2, 2, 2])
     assert caught.value.peer == "rank 2"
     assert detail in caught.value.detail
+
+
+@pytest.mark.parametrize("echo", ["peer lost", "deadline"])
+@pytest.mark.parametrize(
+    ("end", "error", "text"),
+    [
+        ("killed", PeerLost, "rank 2 is gone: killed by SIGKILL"),
+        ("raised", RemoteError, "rank 2 failed: ValueError: the cause"),
+    ],
+)
+def test_the_cause_is_reported_and_not_its_echoes(
+    echo: str, end: str, error: type[Exception], text: str
+) -> None:
+    """The others report first that they lost rank 2, which ends after that."""
+    context = process_context([], 1)
+    gate = context.Event()
+    with pytest.raises(error) as caught:
+        run_ranks(context, f"{PROGRAMS}:echo_before_cause", [(gate, echo, end)] * 3)
+    assert str(caught.value) == text
+
+
+def test_an_echo_alone_is_the_failure() -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        run("deadline_on", [1, 1, 1])
+    assert (caught.value.rank, caught.value.peer) == (1, 2)
 
 
 def test_ranks_have_the_threads_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:

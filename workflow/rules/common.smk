@@ -16,7 +16,8 @@ shell.prefix(f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).par
 
 # What dmlf has registered can be asked for by name with no edit here.
 PROTOCOL_STRATEGIES = [f"{name}-{transport}" for name in registry() for transport in TRANSPORTS]
-STRATEGIES = ["serial", *PROTOCOL_STRATEGIES, "ddp-gloo"]
+NATIVE = "native-process_group"
+STRATEGIES = ["serial", *PROTOCOL_STRATEGIES, NATIVE, "ddp-gloo"]
 
 RUN = "{task}/{strategy}/{reduction}/world_size={world_size}/seed={seed}/rep={rep}"
 REPLAY = "{task}/{algorithm}-replay/{reduction}/world_size={world_size}/seed={seed}"

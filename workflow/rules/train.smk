@@ -38,6 +38,11 @@ use rule train_protocol as train_serial with:
         world_size="1",
 
 
+use rule train_protocol as train_native with:
+    wildcard_constraints:
+        strategy=NATIVE,
+
+
 use rule train_protocol as train_ddp with:
     wildcard_constraints:
         strategy="ddp-gloo",
