@@ -5,15 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import Any
+from typing import Any, Protocol
 
-from dmlf.errors import PeerLost, TransportError
+from dmlf.errors import PeerLost
 from dmlf.runtime.child import run_child
+from dmlf.runtime.outcomes import collect
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -21,10 +22,6 @@ THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-
-
-CAUSE_S = 1.0
-"""How long the launcher looks for what is behind a rank's loss of its peer."""
 
 
 def limit_threads(threads_per_rank: int) -> None:
@@ -45,10 +42,34 @@ def process_context(preload: Sequence[str], threads_per_rank: int) -> ForkServer
     return context
 
 
-def run_ranks(context: ForkServerContext, program: str, arguments: Sequence[Any]) -> list[Any]:
+class HasFileno(Protocol):
+    """What the system can wait for."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Something else to look at while ranks run.
+
+    source: readable when `look` should be called. look: raises what shall end the ranks.
+    """
+
+    source: HasFileno
+    look: Callable[[], None]
+
+
+def run_ranks(
+    context: ForkServerContext,
+    program: str,
+    arguments: Sequence[Any],
+    first_rank: int = 0,
+    watch: Watch | None = None,
+) -> list[Any]:
     """Run `program(rank, argument)` in one process per argument; return the results by rank.
 
-    program: `package.module:function`.
+    program: `package.module:function`. first_rank: the rank of the first argument.
     The first failure ends all ranks and is raised: dmlf's own errors as they are, any other as a
     RemoteError with the rank's traceback, a death without a word as PeerLost. When this returns
     or raises, every process has ended.
@@ -57,7 +78,7 @@ def run_ranks(context: ForkServerContext, program: str, arguments: Sequence[Any]
     pipes: list[Connection] = []
     with _terminate_as_interrupt():
         try:
-            for rank, argument in enumerate(arguments):
+            for rank, argument in enumerate(arguments, first_rank):
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(
                     target=run_child,
@@ -68,7 +89,11 @@ def run_ranks(context: ForkServerContext, program: str, arguments: Sequence[Any]
                 sender.close()
                 processes.append(process)
                 pipes.append(receiver)
-            results = _collect(processes, pipes)
+            waiting = dict(zip(pipes, enumerate(processes, first_rank), strict=True))
+            results = collect(
+                range(first_rank, first_rank + len(processes)),
+                lambda timeout_s: _next_outcomes(waiting, timeout_s, watch),
+            )
             for process in processes:
                 process.join()
             return results
@@ -81,56 +106,26 @@ def run_ranks(context: ForkServerContext, program: str, arguments: Sequence[Any]
                 pipe.close()
 
 
-def _collect(processes: Sequence[ForkServerProcess], pipes: Sequence[Connection]) -> list[Any]:
-    """Wait for one result per rank; raise the cause of the first failure."""
-    results: dict[int, Any] = {}
-    waiting = {pipe: rank for rank, pipe in enumerate(pipes)}
-    while waiting:
-        for rank, result in _next_results(processes, waiting, None):
-            if isinstance(result, Exception):
-                raise _cause(rank, result, processes, waiting)
-            results[rank] = result
-    return [results[rank] for rank in range(len(processes))]
-
-
-def _cause(
-    rank: int,
-    failure: Exception,
-    processes: Sequence[ForkServerProcess],
-    waiting: dict[Connection, int],
-) -> Exception:
-    """What made `rank` fail: it may miss a peer before the launcher sees how that one ended."""
-    deadline = time.monotonic() + CAUSE_S
-    while _is_echo(rank, failure) and waiting:
-        remaining_s = deadline - time.monotonic()
-        if remaining_s <= 0.0:
-            break
-        for other, result in _next_results(processes, waiting, remaining_s):
-            if isinstance(result, Exception) and not _is_echo(other, result):
-                return result
-    return failure
-
-
-def _is_echo(rank: int, failure: Exception) -> bool:
-    """Whether `rank` only reports that it could not reach another one."""
-    lost = failure.peer if isinstance(failure, PeerLost) else None
-    return isinstance(failure, TransportError) and lost != f"rank {rank}"
-
-
-def _next_results(
-    processes: Sequence[ForkServerProcess],
-    waiting: dict[Connection, int],
+def _next_outcomes(
+    waiting: dict[Connection, tuple[int, ForkServerProcess]],
     timeout_s: float | None,
+    watch: Watch | None,
 ) -> Iterator[tuple[int, Any]]:
-    """The next results, or errors in their place, of ranks in `waiting`, which are taken out."""
-    for pipe in wait(list(waiting), timeout_s):
-        assert isinstance(pipe, Connection)
-        rank = waiting.pop(pipe)
+    """The outcomes of processes that end next; these are taken out of `waiting`."""
+    sources: list[Any] = [*waiting]
+    if watch is not None:
+        sources.append(watch.source)
+    for ready in wait(sources, timeout_s):
+        if watch is not None and ready is watch.source:
+            watch.look()
+            continue
+        assert isinstance(ready, Connection)
+        rank, process = waiting.pop(ready)
         try:
-            yield rank, pipe.recv()
+            yield rank, ready.recv()
         except EOFError:
-            processes[rank].join()
-            yield rank, PeerLost(f"rank {rank}", _death(processes[rank].exitcode))
+            process.join()
+            yield rank, PeerLost(f"rank {rank}", _death(process.exitcode))
 
 
 def _death(exitcode: int | None) -> str:
