@@ -22,6 +22,8 @@ _HELP = {
     "reduction": f"how gradients are added: {' or '.join(REDUCTIONS)}; exact gives the same bits "
     "at any world size",
     "world_size": "number of workers",
+    "num_servers": "server processes that share the parameters, each with buckets of its own; "
+    "of an algorithm with servers",
     "num_shards": "logical shards of a step, whatever the world size; at least the world size",
     "global_batch_size": "samples per step over all workers; a multiple of --num-shards",
     "epochs": "passes over the training data",
