@@ -43,6 +43,8 @@ def check_protocol(
         epochs=num_steps,
         max_steps=num_steps,
         learning_rate=0.05,
+        # A bucket for each tensor where servers share them: else all but one would own nothing.
+        bucket_cap_bytes=1 << 20 if num_servers == 1 else 4,
         seed=seed,
         timeout_s=timeout_s,
         task_options={"parameter_dim": parameter_dim, "num_samples": samples * 2},
