@@ -22,6 +22,7 @@ REDUCTIONS = ("float32", "exact")
 OPTIMIZERS = ("sgd", "adamw")
 MODELS = ("mlp", "cnn")
 MAX_WORLD_SIZE = 4096
+MAX_SERVERS = 64
 _NAME = re.compile(r"[A-Za-z0-9_.:]+")
 
 # Fields that say where and when a run happens, not what it computes: they stay out of the hash.
@@ -36,7 +37,8 @@ class RunConfig:
     a registered protocol (`ring`, `parameter_server`, ...); `transport` is `none` for serial,
     `gloo` for ddp, `process_group` for native, or the name of a dmlf transport.
     `global_batch_size` samples make a step, cut into `num_shards` logical shards whatever the
-    world size is. Raises ConfigError.
+    world size is. `num_servers` processes beside the workers share the parameters of an algorithm
+    with servers; without, it is 1 and means nothing. Raises ConfigError.
     """
 
     task: str = "digits"
@@ -46,6 +48,7 @@ class RunConfig:
     transport: str = "none"
     reduction: str = "float32"
     world_size: int = 1
+    num_servers: int = 1
     num_shards: int = 8
     global_batch_size: int = 128
     epochs: int = 20
@@ -75,6 +78,7 @@ class RunConfig:
         _name("transport", self.transport)
         _one_of("reduction", self.reduction, REDUCTIONS)
         _integer("world_size", self.world_size, 1, MAX_WORLD_SIZE)
+        _integer("num_servers", self.num_servers, 1, MAX_SERVERS)
         _integer("num_shards", self.num_shards, 1, MAX_WORLD_SIZE)
         _integer("global_batch_size", self.global_batch_size, 1, 1 << 30)
         _integer("epochs", self.epochs, 1, 1_000_000)

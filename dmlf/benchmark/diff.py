@@ -15,6 +15,7 @@ _MAY_DIFFER = frozenset(
         "transport",
         "reduction",
         "world_size",
+        "num_servers",
         "bucket_cap_bytes",
         "threads_per_rank",
         "warmup_steps",

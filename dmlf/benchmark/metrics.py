@@ -17,6 +17,7 @@ from dmlf.benchmark.steps import StepSummary, summarise_steps
 from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, MetricsError
 from dmlf.training.result import RankReport, RunResult
+from dmlf.training.state import RankState, entries_sha256
 
 SCHEMA_VERSION = 1
 SEED_DERIVATION = (
@@ -37,7 +38,8 @@ def build_metrics(
     argv: the command line that started the run. constraints: the file of pinned dependencies;
     its hash is null when there is none. Throughput is the global batch over the median, over
     full-size steps after warm-up, of the slowest worker's step time. Raises ConfigError when no
-    such step is left, and MetricsError when the ranks' reports do not fit together.
+    such step is left, MetricsError when the ranks' reports do not fit together, and
+    ReplicaDivergence when their final states contradict each other.
     """
     config = result.config
     workers = [report for report in result.ranks if report.role == "worker"]
@@ -56,6 +58,7 @@ def build_metrics(
     statistics = summary.statistics()
     environment = _environment(result, workers)
     communication = _communication(result.ranks, summary)
+    final = result.final_state()
     epochs = [dict(entry) for report in result.ranks for entry in report.epochs]
     metrics = {
         "schema_version": SCHEMA_VERSION,
@@ -67,8 +70,8 @@ def build_metrics(
         "timing": _timing(result, per_rank, summary, environment),
         "communication": communication,
         "convergence": {"step_loss": _step_loss(workers), "epochs": epochs},
-        "correctness": _correctness(result.ranks, communication),
-        "final_state_sha256": _final_state(result.ranks),
+        "correctness": _correctness(result.ranks, final, communication),
+        "final_state_sha256": final.sha256(),
         "test_accuracy": epochs[-1]["test_accuracy"] if epochs else None,
         "throughput_samples_per_s": config.global_batch_size / statistics["median"],
         "step_time_s": statistics["median"],
@@ -223,9 +226,15 @@ def _step_loss(workers: Sequence[RankReport]) -> list[float]:
     return [sum(loss) / sum(count) for loss, count in zip(losses, samples, strict=True)]
 
 
-def _correctness(ranks: Sequence[RankReport], communication: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = {str(report.rank): report.parameters_sha256 for report in ranks}
-    states = {report.state_sha256 for report in ranks if report.state_sha256 is not None}
+def _correctness(
+    ranks: Sequence[RankReport], final: RankState, communication: Mapping[str, Any]
+) -> dict[str, Any]:
+    # A server that holds a part has no hash to show here: its part was held against the whole.
+    parameters = {
+        str(report.rank): entries_sha256(report.state.parameters)
+        for report in ranks
+        if report.state.parameters.keys() == final.parameters.keys()
+    }
     initial = {report.initial_state_sha256 for report in ranks}
     pairs = [
         (communication[name], communication[f"theoretical_{name}"])
@@ -236,14 +245,7 @@ def _correctness(ranks: Sequence[RankReport], communication: Mapping[str, Any]) 
         "initial_state_sha256": ranks[0].initial_state_sha256,
         "parameters_sha256_by_rank": parameters,
         "replicas_identical": all(
-            len(hashes) == 1 for hashes in (set(parameters.values()), states, initial)
+            len(hashes) == 1 for hashes in (set(parameters.values()), initial)
         ),
         "traffic_matches_theory": all(m == t for m, t in pairs) if known else None,
     }
-
-
-def _final_state(ranks: Sequence[RankReport]) -> str:
-    for report in ranks:
-        if report.state_sha256 is not None:
-            return report.state_sha256
-    raise MetricsError("metrics of this run", "final_state_sha256", "no rank reported its state")

@@ -15,7 +15,9 @@ from dmlf.config import RunConfig, canonical_json
 from dmlf.errors import ConfigError, MetricsError
 
 # What the experiment varies on purpose, and what does not decide the result.
-_VARIED = frozenset({"algorithm", "transport", "reduction", "world_size", "seed", "rep"})
+_VARIED = frozenset(
+    {"algorithm", "transport", "reduction", "world_size", "num_servers", "seed", "rep"}
+)
 _IRRELEVANT = frozenset({"data_dir", "timeout_s"})
 
 # What makes two machines different for a measurement. Kernel builds and memory are reported only.
@@ -34,6 +36,12 @@ def workload(config: RunConfig) -> dict[str, Any]:
     """The part of a configuration that all compared runs share: model, data, optimizer, steps."""
     mapping = config.as_mapping()
     return {k: v for k, v in mapping.items() if k not in _VARIED | _IRRELEVANT}
+
+
+def contestant_name(config: RunConfig) -> str:
+    """The strategy as tables and figures name it: more servers than one make another contestant."""
+    servers = f", {config.num_servers} servers" if config.num_servers > 1 else ""
+    return f"{config.strategy}{servers}"
 
 
 def short_cohort(metrics: Mapping[str, Any], config: RunConfig) -> str:
@@ -57,7 +65,7 @@ def reference_state(
     """Return the replay's final state for a run, or None and why there is none to be trusted.
 
     A replay of other sources or of another configuration proves nothing, so it is not used. The
-    transport may differ: one replay stands for an algorithm over all transports.
+    transport and the number of servers may differ: neither changes the order of additions.
     """
     if path is None:
         return None, "no serial replay was planned to compare with"
@@ -82,7 +90,7 @@ def reference_state(
 
 
 def _replayed(config: RunConfig) -> dict[str, Any]:
-    ignored = _IRRELEVANT | {"transport", "rep"}
+    ignored = _IRRELEVANT | {"transport", "num_servers", "rep"}
     return {k: v for k, v in config.as_mapping().items() if k not in ignored}
 
 
@@ -106,11 +114,12 @@ def completed_row(
     return RunRow(
         path=result.path,
         task=config.task,
-        strategy=config.strategy,
+        strategy=contestant_name(config),
         algorithm=config.algorithm,
         transport=config.transport,
         reduction=config.reduction,
         world_size=config.world_size,
+        num_servers=config.num_servers,
         seed=config.seed,
         rep=config.rep,
         status="completed",

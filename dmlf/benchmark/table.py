@@ -34,7 +34,7 @@ class RunRow:
     from `throughput_samples_per_s` to `exposed_fraction` are empty, so that no speed can outlive
     its proof. Only runs of one `cohort` (same workload, sources and machine) are ever compared.
     Times are medians over measured steps of the slowest worker, bytes and messages those of all
-    ranks per step.
+    ranks per step. `strategy` names the servers too where there is more than one.
     """
 
     path: str
@@ -48,6 +48,7 @@ class RunRow:
     rep: int
     status: str
     reason: str | None = None
+    num_servers: int | None = None
     check: str = "absent"
     check_detail: str = ""
     final_state_sha256: str | None = None

@@ -45,6 +45,9 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument("algorithm", choices=list(registry()))
     parser.add_argument("--world-size", type=int, default=3, metavar="N")
+    parser.add_argument(
+        "--num-servers", type=int, default=1, metavar="N", help="of an algorithm with servers"
+    )
     parser.add_argument("--steps", type=int, default=2, metavar="N")
     parser.add_argument("--reduction", choices=REDUCTIONS, default="float32")
     parser.add_argument("--seeds", type=int, default=1000, metavar="N", help="schedules to run")
@@ -114,6 +117,7 @@ def _simulate(parsed: argparse.Namespace) -> int:
                 tuple(parsed.bucket_numels),
                 parsed.reduction,
                 progress,
+                num_servers=parsed.num_servers,
             )
         else:
             summary = simulate(
@@ -124,6 +128,7 @@ def _simulate(parsed: argparse.Namespace) -> int:
                 parsed.first_seed,
                 parsed.reduction,
                 progress,
+                num_servers=parsed.num_servers,
             )
     print(summary)
     return 0

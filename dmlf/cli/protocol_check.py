@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dmlf.config import RunConfig
-from dmlf.errors import ConfigError
+from dmlf.errors import ConfigError, ReplicaDivergence
+from dmlf.protocol import registry
 from dmlf.training.replay import replay
 from dmlf.training.result import RunResult
 from dmlf.training.run import train
@@ -16,6 +17,7 @@ def check_protocol(
     transport: str,
     *,
     world_size: int,
+    num_servers: int,
     num_steps: int,
     parameter_dim: int,
     shard_size: int,
@@ -35,20 +37,25 @@ def check_protocol(
         algorithm=algorithm,
         transport=transport,
         world_size=world_size,
+        num_servers=num_servers,
         num_shards=world_size,
         global_batch_size=samples,
         epochs=num_steps,
         max_steps=num_steps,
         learning_rate=0.05,
+        # A bucket for each tensor where servers share them: else all but one would own nothing.
+        bucket_cap_bytes=1 << 20 if num_servers == 1 else 4,
         seed=seed,
         timeout_s=timeout_s,
         task_options={"parameter_dim": parameter_dim, "num_samples": samples * 2},
     )
     exact = replace(float32, reduction="exact")
-    serial = replace(exact, algorithm="serial", transport="none", world_size=1)
+    serial = replace(exact, algorithm="serial", transport="none", world_size=1, num_servers=1)
 
+    servers = registry()[algorithm].server_count(num_servers)
+    beside = f", {servers} server{'s' * (servers > 1)}" if servers else ""
     print(
-        f"{algorithm} over {transport}: {world_size} workers, {num_steps} steps, "
+        f"{algorithm} over {transport}: {world_size} workers{beside}, {num_steps} steps, "
         f"{parameter_dim} parameters, {shard_size} samples per worker and step"
     )
     run = train(float32)
@@ -79,12 +86,17 @@ def check_protocol(
 
 
 def final_state(result: RunResult) -> str:
-    """The SHA-256 of parameters and optimizer state, of the first rank that holds both."""
-    return next(rank.state_sha256 for rank in result.ranks if rank.state_sha256 is not None)
+    """The SHA-256 of parameters and optimizer state, of all ranks together."""
+    return result.final_state().sha256()
 
 
 def _replicas_equal(result: RunResult) -> bool:
-    return len({rank.parameters_sha256 for rank in result.ranks}) == 1
+    """Whether every rank holds the same of what it holds."""
+    try:
+        result.final_state()
+    except ReplicaDivergence:
+        return False
+    return True
 
 
 def _counts(result: RunResult) -> tuple[int, int]:

@@ -15,7 +15,7 @@ _SHORT_NAMES = {"parameter_server": "ps"}
 
 def add_verbs(verbs: Any) -> None:
     """Add one verb per registered algorithm."""
-    for name in registry():
+    for name, algorithm in registry().items():
         parser = verbs.add_parser(
             _SHORT_NAMES.get(name, name),
             help=f"check the {name} protocol in real processes, without torch",
@@ -24,6 +24,14 @@ def add_verbs(verbs: Any) -> None:
             "closed form of messages and bytes. Exits 1 if any check fails.",
         )
         parser.add_argument("--world-size", type=int, default=4, metavar="N", help="workers")
+        if algorithm.has_servers:
+            parser.add_argument(
+                "--num-servers",
+                type=int,
+                default=1,
+                metavar="N",
+                help="servers that share the parameters, each with buckets of its own",
+            )
         parser.add_argument("--num-steps", type=int, default=5, metavar="N", help="training steps")
         parser.add_argument(
             "--parameter-dim", type=int, default=40, metavar="N", help="parameters of the model"
@@ -34,7 +42,7 @@ def add_verbs(verbs: Any) -> None:
         parser.add_argument("--transport", choices=[*TRANSPORTS], default="queue")
         parser.add_argument("--seed", type=int, default=0, metavar="N")
         parser.add_argument("--timeout-s", type=float, default=60.0, metavar="SECONDS")
-        parser.set_defaults(run=partial(_check, name))
+        parser.set_defaults(run=partial(_check, name), num_servers=1)
 
 
 def _check(algorithm: str, parsed: argparse.Namespace) -> int:
@@ -42,6 +50,7 @@ def _check(algorithm: str, parsed: argparse.Namespace) -> int:
         algorithm,
         parsed.transport,
         world_size=parsed.world_size,
+        num_servers=parsed.num_servers,
         num_steps=parsed.num_steps,
         parameter_dim=parsed.parameter_dim,
         shard_size=parsed.shard_size,

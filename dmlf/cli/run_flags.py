@@ -24,6 +24,8 @@ _HELP = {
     "reduction": f"how gradients are added: {' or '.join(REDUCTIONS)}; exact gives the same bits "
     "at any world size",
     "world_size": "number of workers (default: 1, or as many as torchrun has started)",
+    "num_servers": "server processes that share the parameters, each with buckets of its own; "
+    "of an algorithm with servers",
     "num_shards": "logical shards of a step, whatever the world size; at least the world size",
     "global_batch_size": "samples per step over all workers; a multiple of --num-shards",
     "epochs": "passes over the training data",
@@ -90,7 +92,9 @@ def run_config(parsed: argparse.Namespace) -> RunConfig:
         values["transport"] = _TRANSPORTS.get(values["algorithm"], "queue")
     if values.get("world_size") is None:
         torchrun = started_by_torchrun(values["transport"])
-        values["world_size"] = world_size_of_group(values["algorithm"]) if torchrun else 1
+        values["world_size"] = (
+            world_size_of_group(values["algorithm"], values["num_servers"]) if torchrun else 1
+        )
     if hasattr(parsed, "task_option"):
         values["task_options"] = dict(map(_task_option, parsed.task_option))
     return RunConfig(**values)

@@ -26,6 +26,7 @@ from dmlf.protocol.effects import (
     WriteParameters,
     receive,
 )
+from dmlf.protocol.ownership import owned_buckets, owner
 from dmlf.protocol.tags import Message, Phase, Tag, validate
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "chunk_slices",
     "confirm_equal",
     "local_step",
+    "owned_buckets",
+    "owner",
     "receive",
     "register",
     "registry",

@@ -53,20 +53,25 @@ class Algorithm:
 
     `worker_step` and `server_step` take (member, step, num_buckets). `fold(numel, world_size)`
     publishes the order of additions as (chunk, Fold) pairs that cover the bucket: a serial
-    replay that adds in that order gives the same bits. `traffic(buckets, world_size)` is the
-    closed form of one step's messages and payload bytes.
+    replay that adds in that order gives the same bits. `traffic(buckets, world_size, num_servers)`
+    is the closed form of one step's messages and payload bytes; num_servers as `server_count` has
+    it. Each server owns the buckets that `dmlf.protocol.ownership` gives it.
     """
 
     name: str
     worker_step: RankStep
     server_step: RankStep | None
     fold: Callable[[int, int], list[tuple[slice, Fold]]]
-    traffic: Callable[[Sequence[BucketShape], int], Traffic]
+    traffic: Callable[[Sequence[BucketShape], int, int], Traffic]
 
     @property
-    def num_servers(self) -> int:
-        """Processes beside the workers."""
-        return 0 if self.server_step is None else 1
+    def has_servers(self) -> bool:
+        """Whether there are processes beside the workers."""
+        return self.server_step is not None
+
+    def server_count(self, num_servers: int) -> int:
+        """Servers of a run that is configured with `num_servers`: none if it knows no servers."""
+        return num_servers if self.has_servers else 0
 
     def rank_step(self, member: Member, step: int, num_buckets: int) -> Steps[None]:
         """One step of whatever role `member` plays."""
@@ -101,7 +106,7 @@ def all_reduce_algorithm(
     one bucket by all ranks together.
     """
 
-    def step_traffic(buckets: Sequence[BucketShape], world_size: int) -> Traffic:
+    def step_traffic(buckets: Sequence[BucketShape], world_size: int, _num_servers: int) -> Traffic:
         agreements = agreement_messages(world_size)
         total = Traffic(agreements, agreements)  # the commit: one byte a message
         for bucket in buckets:
@@ -144,9 +149,8 @@ def _synchronize(all_reduce: AllReduce, member: Member, step: int, num_buckets: 
         bucket: Accumulator = yield Gradient(step, index)
         at = Tag(member.generation, step, index, Phase.SCALE, 0, member.rank)
         if bucket.scale() is not None:
-            yield from agree(
-                member, member.world_size, at, partial(_scale, bucket), bucket.merge_scale
-            )
+            workers = range(member.world_size)
+            yield from agree(member, workers, at, partial(_scale, bucket), bucket.merge_scale)
         bucket.begin()
         yield from all_reduce(member, at, bucket)
         finite = finite and bucket.is_finite()

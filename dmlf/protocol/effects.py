@@ -43,7 +43,8 @@ class Recv:
 class Gradient:
     """Wait until this rank's own gradient of a bucket is complete. Result: an Accumulator.
 
-    On a parameter server, which has no gradient of its own, the Accumulator is empty.
+    A server asks for the buckets that it owns only; as it has no gradient of its own, the
+    Accumulator is empty.
     """
 
     step: int
@@ -52,9 +53,10 @@ class Gradient:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Let the optimizer apply the reduced gradients of all buckets of `step`. Result: None.
+    """Let the optimizer apply the reduced gradients of `step`. Result: None.
 
-    Yielded only when the step is committed: every rank's gradient is in the sum.
+    Of all buckets; on a server, of those that it owns. Yielded only when the step is committed:
+    every rank's gradient is in every bucket's sum.
     """
 
     step: int
@@ -93,6 +95,11 @@ class Member:
     def group_size(self) -> int:
         """Workers and servers together."""
         return self.world_size + self.num_servers
+
+    @property
+    def servers(self) -> range:
+        """The ranks of the servers."""
+        return range(self.world_size, self.group_size)
 
 
 def receive(member: Member, expected: Tag) -> Steps[Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast, get_args
 
+from dmlf.config import MAX_SERVERS
 from dmlf.errors import ConfigError
 from dmlf.protocol import Algorithm, registry
 from dmlf.simulation.agenda import replayed_choices
@@ -27,12 +28,13 @@ _PROGRESS_EVERY = 100
 class SimulationSummary:
     """Seeded schedules that all passed.
 
-    fired: faults that fired, by kind. outcomes: ranks by how they ended. runs_completed: runs in
-    which every rank completed. events: of all runs together. elapsed_s: wall time.
+    group: world size and servers. fired: faults that fired, by kind. outcomes: ranks by how they
+    ended. runs_completed: runs in which every rank completed. events: of all runs together.
+    elapsed_s: wall time.
     """
 
     algorithm: str
-    world_size: int
+    group: str
     steps: int
     reduction: str
     first_seed: int
@@ -47,7 +49,7 @@ class SimulationSummary:
         per_second = self.schedules / self.elapsed_s if self.elapsed_s else 0.0
         return "\n".join(
             (
-                f"{self.algorithm}, world size {self.world_size}, {self.steps} steps, "
+                f"{self.algorithm}, {self.group}, {self.steps} steps, "
                 f"{self.reduction}: {self.schedules} schedules passed "
                 f"(seeds {self.first_seed} to {self.first_seed + self.schedules - 1})",
                 f"  {self.events} events in {self.elapsed_s:.1f} s, "
@@ -63,13 +65,13 @@ class SimulationSummary:
 class ExplorationSummary:
     """Everything that can happen to a small group, and it all passed.
 
-    fault_free: all interleavings. one_fault: all interleavings with at most one crash, drop,
-    duplicate or corruption anywhere. single_faults: by kind, the faults of every kind at every
-    place, each run under the canonical schedule. elapsed_s: wall time.
+    group: world size and servers. fault_free: all interleavings. one_fault: all interleavings with
+    at most one crash, drop, duplicate or corruption anywhere. single_faults: by kind, the faults
+    of every kind at every place, each run under the canonical schedule. elapsed_s: wall time.
     """
 
     algorithm: str
-    world_size: int
+    group: str
     steps: int
     bucket_numels: tuple[int, ...]
     reduction: str
@@ -82,7 +84,7 @@ class ExplorationSummary:
         free, fault = self.fault_free, self.one_fault
         return "\n".join(
             (
-                f"{self.algorithm}, world size {self.world_size}, {self.steps} steps, buckets "
+                f"{self.algorithm}, {self.group}, {self.steps} steps, buckets "
                 f"{list(self.bucket_numels)}, {self.reduction}: explored in {self.elapsed_s:.1f} s",
                 f"  all interleavings: {free.states} states, {free.transitions} transitions, "
                 f"{free.finals} final state(s)",
@@ -101,16 +103,20 @@ def simulate(
     first_seed: int = 0,
     reduction: str = "float32",
     progress: Progress | None = None,
+    *,
+    num_servers: int = 1,
 ) -> SimulationSummary:
     """Run `seeds` seeded fault schedules of a registered algorithm, from `first_seed` on.
 
     Raises SimulationFailure at the first seed that breaks an invariant, with the shortest fault
     plan and schedule found; ConfigError for a value that is not allowed.
     """
-    checked, found = _checked(algorithm, world_size, steps, reduction)
+    checked, found = _checked(algorithm, world_size, steps, reduction, num_servers)
     if seeds < 1:
         raise ConfigError("seeds", seeds, "an integer of 1 or more")
-    return simulate_algorithm(checked, world_size, steps, seeds, first_seed, found, progress)
+    return simulate_algorithm(
+        checked, world_size, steps, seeds, first_seed, found, progress, num_servers=num_servers
+    )
 
 
 def simulate_algorithm(
@@ -121,6 +127,8 @@ def simulate_algorithm(
     first_seed: int,
     reduction: Reduction,
     progress: Progress | None = None,
+    *,
+    num_servers: int = 1,
 ) -> SimulationSummary:
     """`simulate` for an algorithm that need not be registered."""
     start_s = time.perf_counter()
@@ -128,7 +136,8 @@ def simulate_algorithm(
     outcomes: Counter[str] = Counter()
     completed = events = 0
     for done, seed in enumerate(range(first_seed, first_seed + seeds), start=1):
-        run = run_seed(scenario_of(algorithm, world_size, steps, reduction, seed), seed)
+        scenario = scenario_of(algorithm, world_size, steps, reduction, seed, num_servers)
+        run = run_seed(scenario, seed)
         fired.update({str(kind): count for kind, count in run.fired.items()})
         outcomes.update(run.outcomes)
         completed += set(run.outcomes) == {"completed"}
@@ -137,7 +146,7 @@ def simulate_algorithm(
             progress(done)
     return SimulationSummary(
         algorithm.name,
-        world_size,
+        scenario.group,
         steps,
         reduction,
         first_seed,
@@ -157,16 +166,20 @@ def explore(
     bucket_numels: tuple[int, ...],
     reduction: str = "float32",
     progress: Progress | None = None,
+    *,
+    num_servers: int = 1,
 ) -> ExplorationSummary:
     """Explore everything that can happen to a small group (2 or 3 workers, 1 or 2 steps).
 
     Raises SimulationFailure, with a shortest schedule, when an invariant breaks; ConfigError for
     a value that is not allowed.
     """
-    checked, found = _checked(algorithm, world_size, steps, reduction)
+    checked, found = _checked(algorithm, world_size, steps, reduction, num_servers)
     if not bucket_numels or min(bucket_numels) < 0:
         raise ConfigError("bucket_numels", bucket_numels, "at least one size, none negative")
-    return explore_algorithm(checked, world_size, steps, bucket_numels, found, progress)
+    return explore_algorithm(
+        checked, world_size, steps, bucket_numels, found, progress, num_servers=num_servers
+    )
 
 
 def explore_algorithm(
@@ -176,17 +189,21 @@ def explore_algorithm(
     bucket_numels: tuple[int, ...],
     reduction: Reduction,
     progress: Progress | None = None,
+    *,
+    num_servers: int = 1,
 ) -> ExplorationSummary:
     """`explore` for an algorithm that need not be registered."""
     start_s = time.perf_counter()
-    scenario = Scenario(algorithm, world_size, steps, bucket_numels, reduction)
+    scenario = Scenario(
+        algorithm, world_size, steps, bucket_numels, reduction, num_servers=num_servers
+    )
     fault_free = Explorer(scenario).run(progress)
     one_fault = Explorer(scenario, max_faults=1).run(progress)
     singles = run_single_faults(scenario)
     elapsed_s = time.perf_counter() - start_s
     return ExplorationSummary(
         algorithm.name,
-        world_size,
+        scenario.group,
         steps,
         bucket_numels,
         reduction,
@@ -211,7 +228,7 @@ def run_single_faults(
 
 
 def _checked(
-    algorithm: str, world_size: int, steps: int, reduction: str
+    algorithm: str, world_size: int, steps: int, reduction: str, num_servers: int
 ) -> tuple[Algorithm, Reduction]:
     known = registry()
     if algorithm not in known:
@@ -221,6 +238,11 @@ def _checked(
     for key, value in (("world_size", world_size), ("steps", steps)):
         if value < 1:
             raise ConfigError(key, value, "an integer of 1 or more")
+    if not 1 <= num_servers <= MAX_SERVERS:
+        raise ConfigError("num_servers", num_servers, f"an integer from 1 to {MAX_SERVERS}")
+    if num_servers > 1 and not known[algorithm].has_servers:
+        allowed = f"1 with algorithm {algorithm!r}, which has no servers"
+        raise ConfigError("num_servers", num_servers, allowed)
     return known[algorithm], cast(Reduction, reduction)
 
 

@@ -1,7 +1,7 @@
 """Faults: what goes wrong, where, and plans of several of them.
 
 A fault is addressed by a place that does not depend on the schedule: the n-th message of a link,
-the n-th effect of a rank, or a rank's gradient of a step.
+the n-th effect of a rank, or a rank's gradient of a bucket in a step.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Fault:
     """One fault.
 
     A message fault happens to message number `index` from `rank` to `peer`; CRASH and PAUSE
-    before effect number `index` of `rank`; NON_FINITE in its gradient of step `index`.
+    before effect number `index` of `rank`; NON_FINITE in its gradient of step `index`, in the
+    bucket `detail`.
     detail: duration_ns for DELAY, REORDER and PAUSE; for CORRUPT 0 (the payload) or 1 (the tag);
     for MISTAG the number of the tag's field (the frame is sound, so only the protocol can tell);
     for MISDIRECT the number of the wrong link in `other_links`; for STALE -1 (the message of an
@@ -123,10 +124,14 @@ def single_faults(scenario: Scenario, footprint: Footprint) -> Iterator[Fault]:
             yield Fault(FaultKind.CRASH, rank, index)
             for duration_ns in _durations_ns(scenario.timeout_ns):
                 yield Fault(FaultKind.PAUSE, rank, index, detail=duration_ns)
-    if any(scenario.bucket_numels):  # else there is no element that could be NaN
-        for rank in range(scenario.world_size):
-            for step in range(scenario.steps):
-                yield Fault(FaultKind.NON_FINITE, rank, step)
+    for rank in range(scenario.world_size):
+        for step in range(scenario.steps):
+            for bucket in _buckets_that_can_be_nan(scenario):
+                yield Fault(FaultKind.NON_FINITE, rank, step, detail=bucket)
+
+
+def _buckets_that_can_be_nan(scenario: Scenario) -> list[int]:
+    return [bucket for bucket, numel in enumerate(scenario.bucket_numels) if numel]
 
 
 def random_plan(scenario: Scenario, footprint: Footprint, seed: int) -> tuple[Fault, ...]:
@@ -139,7 +144,9 @@ def random_plan(scenario: Scenario, footprint: Footprint, seed: int) -> tuple[Fa
     for _ in range(rng.choices((0, 1, 2, 3), weights=(1, 5, 3, 2))[0]):
         kind = rng.choice(kinds)
         if kind is FaultKind.NON_FINITE:
-            fault = Fault(kind, rng.randrange(scenario.world_size), rng.randrange(scenario.steps))
+            rank, step = rng.randrange(scenario.world_size), rng.randrange(scenario.steps)
+            bucket = rng.choice(_buckets_that_can_be_nan(scenario))
+            fault = Fault(kind, rank, step, detail=bucket)
         elif kind in MESSAGE_KINDS:
             src, dst, count = rng.choice(footprint.messages)
             choices = message_faults(scenario, kind, src, dst, rng.randrange(count))

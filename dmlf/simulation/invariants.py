@@ -49,8 +49,9 @@ TERMINATION = "termination"
 class View(NamedTuple):
     """What can be seen of one rank from outside.
 
-    version: steps whose result is in its parameters. gradients_in: its gradients of all buckets
-    of `step` are handed to the protocol. holds_sum: all buckets of `step` hold the whole sum.
+    Of all buckets, or of those that a server owns: version: steps whose result is in its
+    parameters. gradients_in: its gradients of `step` are handed to the protocol. holds_sum: they
+    hold the whole sum, and it is finite.
     """
 
     step: int
@@ -62,9 +63,9 @@ class View(NamedTuple):
 def check_commit(views: Sequence[View], world_size: int) -> None:
     """Raise SimulationFailure unless every applied step is committed.
 
-    views: workers 0 .. world_size - 1, then servers. Without a server a step is committed when
-    every worker holds the sum. With one it is when the server has applied it, which needs every
-    worker's gradient, and no worker may have what the server has not.
+    views: workers 0 .. world_size - 1, then servers. Without servers a step is committed when
+    every worker holds the sum. With servers it is when every server holds the sum of what it owns,
+    which needs every worker's gradient; and no worker may have what any server has not.
     """
     newest = max(view.version for view in views)
     oldest = min(view.version for view in views)
@@ -74,18 +75,20 @@ def check_commit(views: Sequence[View], world_size: int) -> None:
         raise SimulationFailure(
             NO_RANK_AHEAD, f"one rank has applied {newest} steps and another {oldest}"
         )
-    servers = views[world_size:]
+    workers, servers = views[:world_size], views[world_size:]
+    workers_done = max(worker.version for worker in workers)
     for rank, server in enumerate(servers, start=world_size):
-        if server.version < newest:
+        if server.version < workers_done:
             raise SimulationFailure(
-                NO_RANK_AHEAD, f"a worker is at version {newest} before server {rank}"
+                NO_RANK_AHEAD, f"a worker is at version {workers_done} before server {rank}"
             )
-    for rank, worker in enumerate(views[:world_size]):
-        if worker.version == newest:
+    for rank, view in enumerate(views):
+        if view.version == newest:
             continue
-        ready = worker.gradients_in if servers else worker.holds_sum
-        if worker.step != newest - 1 or not ready:
-            missing = "gradient is not in" if servers else "bucket does not hold the sum"
+        only_pushes = bool(servers) and rank < world_size
+        ready = view.gradients_in if only_pushes else view.holds_sum
+        if view.step != newest - 1 or not ready:
+            missing = "gradient is not in" if only_pushes else "buckets do not hold a finite sum"
             raise SimulationFailure(
                 NO_RANK_AHEAD, f"step {newest - 1} was applied while rank {rank}'s {missing}"
             )

@@ -55,13 +55,13 @@ class Process:
         scenario: Scenario,
         reference: Reference,
         rank: int,
-        non_finite_steps: frozenset[int] = frozenset(),
+        non_finite: frozenset[tuple[int, int]] = frozenset(),
     ) -> None:
         self._scenario = scenario
         self._member = scenario.member(rank)
         self._num_buckets = len(scenario.bucket_numels)
         self.rank = rank
-        self.replica = Replica(scenario, reference, rank, non_finite_steps)
+        self.replica = Replica(scenario, reference, rank, non_finite)
         self.pending: Effect | None = None
         self.effects = 0
         self.ended: str | None = None

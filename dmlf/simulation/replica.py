@@ -37,7 +37,8 @@ _canonical = lru_cache(maxsize=1 << 14)(canonical)
 class Replica:
     """Parameters and buckets of one rank, and what of each step is done.
 
-    non_finite_steps: steps in which this rank's own gradient holds a NaN.
+    A server has the buckets that it owns and no others.
+    non_finite: (step, bucket) in which this rank's own gradient holds a NaN.
     Every method raises SimulationFailure when what the protocol asks breaks an invariant.
     """
 
@@ -46,15 +47,16 @@ class Replica:
         scenario: Scenario,
         reference: Reference,
         rank: int,
-        non_finite_steps: frozenset[int] = frozenset(),
+        non_finite: frozenset[tuple[int, int]] = frozenset(),
     ) -> None:
         self._scenario = scenario
         self._reference = reference
         self._rank = rank
-        self._non_finite_steps = non_finite_steps
+        self._non_finite = non_finite
         self._is_server = rank >= scenario.world_size
-        self._gradient_storage = [np.zeros(n, dtype=np.float32) for n in scenario.bucket_numels]
-        self._parameters: list[Float32] = [bucket.copy() for bucket in reference.initial]
+        held = scenario.held_buckets(rank)
+        self._gradient_storage = {b: np.zeros(scenario.bucket_numels[b], np.float32) for b in held}
+        self._parameters: dict[int, Float32] = {b: reference.initial[b].copy() for b in held}
         self._buckets: dict[int, TrackedAccumulator] = {}
         self._written: set[int] = set()
         self._holds_sum = False
@@ -74,7 +76,8 @@ class Replica:
 
     def gradient(self, step: int, bucket: int) -> TrackedAccumulator:
         """The accumulator of one bucket; its storage is used again in every step."""
-        fresh = step == self.step and bucket not in self._buckets
+        held = bucket in self._parameters
+        fresh = held and step == self.step and bucket not in self._buckets
         self._require(fresh, f"asked for the gradient of step {step} bucket {bucket}")
         scenario, rank = self._scenario, self._rank
         flat = self._gradient_storage[bucket]
@@ -82,7 +85,7 @@ class Replica:
         real: Float32Accumulator | ExactAccumulator
         if scenario.reduction == "float32":
             flat[...] = 0 if self._is_server else self._reference.gradients[step][rank][bucket]
-            if step in self._non_finite_steps:
+            if (step, bucket) in self._non_finite:
                 flat[-1:] = np.nan
             real = Float32Accumulator(rank, flat)
         else:
@@ -91,7 +94,7 @@ class Replica:
                 if self._is_server
                 else self._reference.shards[step][rank][bucket]
             )
-            if step in self._non_finite_steps:
+            if (step, bucket) in self._non_finite:
                 shards = shards.copy()
                 shards[-1, -1:] = np.nan
             flat[...] = 0
@@ -104,10 +107,10 @@ class Replica:
         return accumulator
 
     def apply(self, step: int) -> None:
-        """Check every bucket against the reference, then let the optimizer step."""
+        """Check every bucket that is here against the reference; let the optimizer step."""
         fresh = step == self.step and self.version == step
         self._require(fresh, f"applied step {step} at version {self.version}")
-        for bucket, parameters in enumerate(self._parameters):
+        for bucket, parameters in self._parameters.items():
             accumulator = self._buckets.get(bucket)
             if accumulator is None:
                 raise SimulationFailure(
@@ -125,6 +128,7 @@ class Replica:
 
     def read(self, bucket: int) -> Float32:
         """The parameters of one bucket: a view."""
+        self._require(bucket in self._parameters, f"read bucket {bucket}, which it does not own")
         return self._parameters[bucket]
 
     def write(self, bucket: int, payload: Any) -> None:
@@ -132,7 +136,8 @@ class Replica:
         numel = self._scenario.bucket_numels[bucket]
         if not isinstance(payload, np.ndarray) or payload.shape != (numel,):
             raise SchemaMismatch(self._rank, f"float32[{numel}]", payload, "parameters")
-        fresh = self.version == self.step and bucket not in self._written
+        held = bucket in self._parameters
+        fresh = held and self.version == self.step and bucket not in self._written
         self._require(fresh, f"wrote the parameters of bucket {bucket} again")
         self._parameters[bucket][...] = payload
         self._written.add(bucket)
@@ -149,19 +154,23 @@ class Replica:
             expected = self._reference.folds[self.step]
             self._holds_sum = all(
                 [_canonical(fold) for fold in accumulator.mock.tensor.folds] == expected[bucket]
+                and accumulator.is_finite()
                 for bucket, accumulator in self._buckets.items()
             )
         return self._holds_sum
 
     def _advance_version(self) -> None:
         self.version += 1
-        found, expected = parameters_sha256(self._parameters), self._reference.versions
-        if found != expected[self.version]:
-            raise SimulationFailure(
-                EQUAL_HASH,
-                f"rank {self._rank} has {found[:12]} as version {self.version}, "
-                f"the reference {expected[self.version][:12]}",
-            )
+        expected = self._reference.versions[self.version]
+        for bucket, found in zip(
+            self._parameters, parameters_sha256([*self._parameters.values()]), strict=True
+        ):
+            if found != expected[bucket]:
+                raise SimulationFailure(
+                    EQUAL_HASH,
+                    f"rank {self._rank} has {found[:12]} as version {self.version} of bucket "
+                    f"{bucket}, the reference {expected[bucket][:12]}",
+                )
 
     def _check_folds(self, bucket: int, tensor: MockTensor) -> None:
         expected = self._reference.folds[self.step][bucket]

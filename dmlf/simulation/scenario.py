@@ -17,7 +17,7 @@ import numpy as np
 from dmlf.numerics import exact_sum, fold_sum
 from dmlf.numerics.exact import Float32
 from dmlf.numerics.mock import canonical
-from dmlf.protocol import Algorithm, Fold, Member
+from dmlf.protocol import Algorithm, Fold, Member, owned_buckets
 
 Reduction = Literal["float32", "exact"]
 SECOND_NS = 1_000_000_000
@@ -27,6 +27,7 @@ SECOND_NS = 1_000_000_000
 class Scenario:
     """An algorithm, a group, and a model of `bucket_numels` trained for `steps` steps.
 
+    num_servers: of an algorithm that has servers; without, there are none whatever it says.
     timeout_ns: virtual time that a rank waits for one message before DeadlineExceeded.
     """
 
@@ -37,15 +38,30 @@ class Scenario:
     reduction: Reduction
     generation: int = 1
     timeout_ns: int = SECOND_NS
+    num_servers: int = 1
 
     @property
     def group_size(self) -> int:
         """Workers and servers together."""
-        return self.world_size + self.algorithm.num_servers
+        return self.world_size + self.algorithm.server_count(self.num_servers)
+
+    @property
+    def group(self) -> str:
+        """The size of the group for a reader."""
+        servers = self.group_size - self.world_size
+        beside = f", {servers} server{'s' * (servers > 1)}" if servers else ""
+        return f"world size {self.world_size}{beside}"
 
     def member(self, rank: int) -> Member:
         """The place of `rank` in the group."""
-        return Member(rank, self.world_size, self.algorithm.num_servers, self.generation)
+        servers = self.group_size - self.world_size
+        return Member(rank, self.world_size, servers, self.generation)
+
+    def held_buckets(self, rank: int) -> range:
+        """The buckets that `rank` has: all of them, or those that it owns as a server."""
+        if rank < self.world_size:
+            return range(len(self.bucket_numels))
+        return owned_buckets(rank - self.world_size, len(self.bucket_numels), self.num_servers)
 
     def leaf(self, step: int, rank: int) -> int:
         """The leaf that stands for the contribution of `rank` in `step` in a recorded fold."""
@@ -85,9 +101,9 @@ def apply_gradient(parameters: Float32, gradient: Float32) -> None:
     parameters -= np.float32(0.125) * gradient
 
 
-def parameters_sha256(parameters: Sequence[Float32]) -> str:
-    """SHA-256 over the parameters of all buckets."""
-    return hashlib.sha256(b"".join(bucket.tobytes() for bucket in parameters)).hexdigest()
+def parameters_sha256(parameters: Sequence[Float32]) -> tuple[str, ...]:
+    """SHA-256 of the parameters of each bucket."""
+    return tuple(hashlib.sha256(bucket.tobytes()).hexdigest() for bucket in parameters)
 
 
 def mock_value(step: int, rank: int, bucket: int, index: int) -> int:
@@ -109,7 +125,7 @@ class Reference:
     shards[step][rank][bucket]: [shards of rank, numel] float32. gradients[step][rank][bucket]:
     [numel] float32. sums, folds and values are per [step][bucket]: bytes of the reduced
     gradient, canonical fold of each element, integer sum of each element.
-    versions[v]: SHA-256 of the parameters after v steps.
+    versions[v][bucket]: SHA-256 of the parameters after v steps.
     """
 
     def __init__(self, scenario: Scenario) -> None:

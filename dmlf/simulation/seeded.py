@@ -15,12 +15,18 @@ from dmlf.simulation.world import Run, World
 
 
 def scenario_of(
-    algorithm: Algorithm, world_size: int, steps: int, reduction: Reduction, seed: int
+    algorithm: Algorithm,
+    world_size: int,
+    steps: int,
+    reduction: Reduction,
+    seed: int,
+    num_servers: int = 1,
 ) -> Scenario:
     """The scenario of a seed: seeds take turns with bucket shapes, uneven and empty chunks too."""
     size = world_size
     shapes = ((2 * size + 1, 3), (size,), (1, size + 1), (size - 1, 2))
-    return Scenario(algorithm, size, steps, shapes[seed % len(shapes)], reduction)
+    numels = shapes[seed % len(shapes)]
+    return Scenario(algorithm, size, steps, numels, reduction, num_servers=num_servers)
 
 
 @lru_cache(maxsize=64)

@@ -81,7 +81,7 @@ def describe(example: Counterexample) -> str:
     scenario = example.scenario
     lines = [
         example.failure.detail,
-        f"  algorithm {scenario.algorithm.name}, world size {scenario.world_size}, "
+        f"  algorithm {scenario.algorithm.name}, {scenario.group}, "
         f"{scenario.steps} steps, buckets {list(scenario.bucket_numels)}, {scenario.reduction}",
         "  faults: " + ("; ".join(str(fault) for fault in example.plan) or "none"),
         f"  choices: {list(example.choices)} (then always the event posted first)",

@@ -84,7 +84,9 @@ class World:
             if fault.kind in (FaultKind.CRASH, FaultKind.PAUSE)
         }
         self._non_finite = {
-            (fault.rank, fault.index): fault for fault in plan if fault.kind is FaultKind.NON_FINITE
+            (fault.rank, fault.index, fault.detail): fault
+            for fault in plan
+            if fault.kind is FaultKind.NON_FINITE
         }
         reference = reference_of(scenario)
         self._processes = [
@@ -92,7 +94,7 @@ class World:
                 scenario,
                 reference,
                 rank,
-                frozenset(step for poisoned, step in self._non_finite if poisoned == rank),
+                frozenset((step, b) for poisoned, step, b in self._non_finite if poisoned == rank),
             )
             for rank in range(scenario.group_size)
         ]
@@ -163,7 +165,7 @@ class World:
                 process.take(envelope)
         else:
             if isinstance(effect, Gradient):
-                fault = self._non_finite.pop((rank, effect.step), None)
+                fault = self._non_finite.pop((rank, effect.step, effect.bucket), None)
                 if fault is not None:
                     self._log.fire(fault, self._agenda.now_ns)
             subject = effect.bucket if isinstance(effect, WriteParameters) else effect

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from dmlf.numerics.exact import Float32
@@ -37,21 +35,17 @@ class Backend(Protocol):
         gradients as soon as they are written, where that is known before the end.
         """
 
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all other parameters and their optimizer's state: a server keeps what it owns.
+
+        The model cannot be run afterwards.
+        """
+
     def step(self, gradients: Mapping[str, Float32]) -> None:
-        """Let the optimizer apply `gradients`."""
+        """Let the optimizer apply `gradients`, of all parameters that are kept."""
 
     def optimizer_state(self) -> Mapping[str, npt.NDArray[Any]]:
         """The optimizer's state, by parameter and key."""
 
     def evaluate(self) -> tuple[float, float | None]:
         """Mean loss and accuracy on the test data (None where classes have no meaning)."""
-
-
-def state_sha256(*parts: Mapping[str, npt.NDArray[Any]]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of named arrays, sorted by name."""
-    digest = hashlib.sha256()
-    for part in parts:
-        for name, array in sorted(part.items()):
-            digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -9,13 +9,13 @@ from typing import Any
 
 from dmlf.config import RunConfig
 from dmlf.errors import ReplicaDivergence
-from dmlf.training.backend import state_sha256
 from dmlf.training.ddp_job import DdpJob
 from dmlf.training.progress import progress
 from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport
 from dmlf.training.sampler import SampleIds, owned_shards
+from dmlf.training.state import entries_of, entries_sha256
 from dmlf.training.torch_backend import TorchBackend
 
 _CALIBRATION_STEPS = 10
@@ -60,7 +60,6 @@ class _DdpRank:
 
     def train(self) -> RankReport:
         replica, recorder = self._replica, self._recorder
-        initial = replica.state_sha256()
         compute_s = self._calibrate()
         self._end_epoch(0, 0, 0)
         first, seen = 0, 0
@@ -76,9 +75,8 @@ class _DdpRank:
         return recorder.report(
             rank=self._rank,
             role="worker",
-            initial_state_sha256=initial,
-            parameters_sha256=replica.parameters_sha256(),
-            state_sha256=replica.state_sha256(),
+            initial_state_sha256=replica.initial_state_sha256,
+            state=replica.state(),
             messages_sent=None,
             payload_bytes_sent=None,
             theoretical_messages=None,
@@ -126,7 +124,7 @@ class _DdpRank:
         if self._rank == 0:
             test_loss, accuracy = self._backend.evaluate()
             self._recorder.end_epoch(epoch, steps, num_samples, test_loss, accuracy)
-        own = state_sha256(self._backend.parameters())
+        own = entries_sha256(entries_of(self._backend.parameters()))
         digests: list[Any] = [None] * self._config.world_size
         self._dist.all_gather_object(digests, own)
         for digest in digests:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ Allocate = Callable[[int, npt.DTypeLike], npt.NDArray[Any]]
 
 
 class GradientStore:
-    """A rank's gradients of one step.
+    """A rank's gradients of one step, in `buckets`: all there are, or those that a server owns.
 
     reduction `float32`: one row, the gradient of all local samples together, reduced in place.
     reduction `exact`: one row per local shard; the reduced gradient has its own vector.
@@ -38,20 +38,22 @@ class GradientStore:
         allocate: Allocate = allocate_plain,
     ) -> None:
         self._rank = rank
-        self._buckets = buckets
+        self._buckets = {bucket.index: bucket for bucket in buckets}
         self._exact = reduction == "exact"
         self._num_shards = num_shards
-        self.flat: list[Float32] = [allocate(bucket.numel, np.float32) for bucket in buckets]
-        self._totals: list[Int64] = [
-            allocate(bucket.numel, np.int64) for bucket in buckets if self._exact
-        ]
-        self._rows = [
-            np.zeros((num_rows, bucket.numel), dtype=np.float32) if self._exact else flat[None, :]
-            for bucket, flat in zip(buckets, self.flat, strict=True)
-        ]
+        self.flat: dict[int, Float32] = {
+            bucket.index: allocate(bucket.numel, np.float32) for bucket in buckets
+        }
+        self._totals: dict[int, Int64] = {
+            bucket.index: allocate(bucket.numel, np.int64) for bucket in buckets if self._exact
+        }
+        self._rows = {
+            index: np.zeros((num_rows, flat.size), np.float32) if self._exact else flat[None, :]
+            for index, flat in self.flat.items()
+        }
         self.reduced: Views = self._views(self.flat)
         self.rows: list[Views] = [
-            self._views([rows[row] for rows in self._rows])
+            self._views({index: rows[row] for index, rows in self._rows.items()})
             for row in range(num_rows if self._exact else 1)
         ]
 
@@ -73,12 +75,12 @@ class GradientStore:
 
         The one place where this happens, after the global sum, for every strategy.
         """
-        for flat in self.flat:
+        for flat in self.flat.values():
             flat *= np.float32(1.0 / num_samples)
 
-    def _views(self, flats: Sequence[Float32]) -> Views:
+    def _views(self, flats: Mapping[int, Float32]) -> Views:
         return {
             placement.name: flat[placement.slice].reshape(placement.shape)
-            for bucket, flat in zip(self._buckets, flats, strict=True)
-            for placement in bucket.placements
+            for index, flat in flats.items()
+            for placement in self._buckets[index].placements
         }

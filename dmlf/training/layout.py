@@ -31,6 +31,11 @@ class Bucket:
         return sum(math.prod(placement.shape) for placement in self.placements)
 
     @property
+    def names(self) -> list[str]:
+        """The names of all tensors."""
+        return [placement.name for placement in self.placements]
+
+    @property
     def groups(self) -> list[slice]:
         """The slice of each tensor."""
         return [placement.slice for placement in self.placements]

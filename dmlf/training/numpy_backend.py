@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,21 @@ class NumpyBackend:
         self.num_threads: int | None = None
         self._parameters = task.initial_parameters()
         self._config = config
-        keys = ("momentum",) if config.optimizer == "sgd" else ("exp_avg", "exp_avg_sq")
-        self._state = {
+        self._state = self._initial_state()
+        self._steps = 0
+
+    def _initial_state(self) -> dict[str, Float32]:
+        keys = ("momentum",) if self._config.optimizer == "sgd" else ("exp_avg", "exp_avg_sq")
+        return {
             f"{name}.{key}": np.zeros_like(value)
             for name, value in self._parameters.items()
             for key in keys
         }
-        self._steps = 0
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all other parameters and their moments; before the first step only."""
+        self._parameters = {n: value for n, value in self._parameters.items() if n in names}
+        self._state = self._initial_state()
 
     def parameters(self) -> dict[str, Float32]:
         """The parameters themselves."""

@@ -44,4 +44,4 @@ def replay(_rank: int, config: RunConfig) -> str:
             if not all_finite(total):
                 raise NonFiniteGradient(step)
         ranks[0].apply(step)
-    return ranks[0].state_sha256()
+    return ranks[0].state().sha256()

@@ -9,14 +9,15 @@ import numpy as np
 from dmlf.config import RunConfig
 from dmlf.errors import SchemaMismatch
 from dmlf.numerics.exact import Float32
-from dmlf.protocol import Accumulator
+from dmlf.protocol import Accumulator, owned_buckets, owner
 from dmlf.tasks.registry import resolve_task
 from dmlf.tasks.task import NumpyTask
-from dmlf.training.backend import Backend, state_sha256
+from dmlf.training.backend import Backend
 from dmlf.training.gradients import Allocate, GradientStore
 from dmlf.training.layout import make_buckets
 from dmlf.training.numpy_backend import NumpyBackend
 from dmlf.training.sampler import SampleIds, ShardSampler
+from dmlf.training.state import RankState, entries_of, entries_sha256
 from dmlf.transport import allocate_plain
 
 
@@ -37,9 +38,12 @@ def compute_seed(seed: int, step: int, shard: int) -> int:
 
 
 class Replica:
-    """A full copy of the model with the gradients of `shards`; fulfils `dmlf.runtime.Local`.
+    """A copy of the model with the gradients of `shards`; fulfils `dmlf.runtime.Local`.
 
+    A worker's copy is whole. A server (rank world_size or more) keeps parameters, gradients and
+    optimizer of the buckets that it owns, and nothing of the others.
     shards: the logical shards that this rank computes; a server has none.
+    initial_state_sha256: of the whole model and optimizer, on every rank.
     allocate: makes the vectors that are sent; the transport's own spares it their copies.
     """
 
@@ -62,8 +66,19 @@ class Replica:
         self._bucket_of = {
             placed.name: bucket.index for bucket in self.buckets for placed in bucket.placements
         }
+        self.initial_state_sha256 = self.state().sha256()
+        self._held = range(config.num_servers)  # the servers whose buckets are here
+        if rank >= config.world_size:
+            server = rank - config.world_size
+            self._held = range(server, server + 1)
+            backend.keep(self._names_of(server))
+        held = [
+            bucket
+            for bucket in self.buckets
+            if owner(bucket.index, config.num_servers) in self._held
+        ]
         self.store = GradientStore(
-            rank, self.buckets, config.reduction, len(shards), config.num_shards, allocate
+            rank, held, config.reduction, len(shards), config.num_shards, allocate
         )
         self._rank = rank
         self._allocate = allocate
@@ -151,10 +166,25 @@ class Replica:
         for placed in self.buckets[bucket].placements:
             parameters[placed.name][...] = payload[placed.slice].reshape(placed.shape)
 
-    def parameters_sha256(self) -> str:
-        """Hash of all parameters."""
-        return state_sha256(self.backend.parameters())
+    def state(self, *, applies: bool = True) -> RankState:
+        """All parameters that are here, with the optimizer's state on a rank that `applies`."""
+        optimizer = entries_of(self.backend.optimizer_state()) if applies else None
+        return RankState(entries_of(self.backend.parameters()), optimizer)
 
-    def state_sha256(self) -> str:
-        """Hash of all parameters and the optimizer's state."""
-        return state_sha256(self.backend.parameters(), self.backend.optimizer_state())
+    def parameter_digests(self) -> list[bytes | None]:
+        """SHA-256 of the parameters of each server's buckets, None where they are not here.
+
+        One of all parameters where there is no server.
+        """
+        entries = entries_of(self.backend.parameters())
+        return [
+            bytes.fromhex(entries_sha256(entries, self._names_of(server)))
+            if server in self._held
+            else None
+            for server in range(self.config.num_servers)
+        ]
+
+    def _names_of(self, server: int) -> list[str]:
+        """The parameters in the buckets that a server owns."""
+        owned = owned_buckets(server, len(self.buckets), self.config.num_servers)
+        return [name for index in owned for name in self.buckets[index].names]

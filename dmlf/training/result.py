@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from dmlf.config import RunConfig
+from dmlf.training.state import RankState, merge_states
 from dmlf.training.timeline import Span
 
 
@@ -20,8 +21,8 @@ class RankReport:
     `communication_s` spent blocked in a receive, `hidden_s` the part during which this rank still
     computed. `loss_sum` is summed over the rank's samples.
     `theoretical_*` is the closed form for all ranks together, told by rank 0 and 0 elsewhere.
-    `state_sha256` covers parameters and optimizer state and is None where a rank has no
-    optimizer; what was not counted (`messages_sent` of ddp) is None. `epochs` holds the entries of
+    `state` is what the rank held at the end: a server its own part, a worker of servers no
+    optimizer. What was not counted (`messages_sent` of ddp) is None. `epochs` holds the entries of
     `convergence.epochs` on the rank that evaluates and is empty elsewhere. `transcript` holds one
     record per step, `timeline` the spans of the first steps, where they were asked for.
     """
@@ -29,8 +30,7 @@ class RankReport:
     rank: int
     role: str
     initial_state_sha256: str
-    parameters_sha256: str
-    state_sha256: str | None
+    state: RankState
     start_s: Sequence[float]
     step_s: Sequence[float]
     samples: Sequence[int]
@@ -59,6 +59,7 @@ def report_to_json(report: RankReport) -> str:
 def report_from_json(text: str) -> RankReport:
     """The report that `report_to_json` wrote."""
     values = json.loads(text)
+    values["state"] = RankState(**values["state"])
     values["timeline"] = [Span(*span) for span in values["timeline"]]
     return RankReport(**values)
 
@@ -80,3 +81,10 @@ class RunResult:
     lock_wait_s: float
     load_before: Sequence[float]
     load_after: Sequence[float]
+
+    def final_state(self) -> RankState:
+        """Parameters and optimizer of all ranks together; the run's one hash is its `sha256()`.
+
+        Raises ReplicaDivergence if ranks contradict each other or a part is missing.
+        """
+        return merge_states([report.state for report in self.ranks])

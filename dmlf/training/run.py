@@ -82,6 +82,10 @@ def _check(config: RunConfig) -> list[str]:
         raise ConfigError("algorithm", config.algorithm, f"one of {', '.join(algorithms)}")
     if config.algorithm in (*registry(), "native") and config.transport not in TRANSPORTS:
         raise ConfigError("transport", config.transport, f"one of {', '.join(TRANSPORTS)}")
+    has_servers = config.algorithm in registry() and registry()[config.algorithm].has_servers
+    if config.num_servers != 1 and not has_servers:
+        allowed = f"1 with algorithm {config.algorithm!r}, which has no servers"
+        raise ConfigError("num_servers", config.num_servers, allowed)
     task = resolve_task(config)
     if isinstance(task, NumpyTask):
         if config.algorithm == "ddp":
@@ -115,7 +119,8 @@ def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport
                 context, "dmlf.training.ddp:run_ddp_rank", [ddp_job] * config.world_size
             )
     algorithm = registry().get(config.algorithm)
-    group_size = config.world_size + (algorithm.num_servers if algorithm else 0)
+    num_servers = algorithm.server_count(config.num_servers) if algorithm else 0
+    group_size = config.world_size + num_servers
     endpoints = TRANSPORTS[config.transport](context, group_size)
     jobs = [replace(job, endpoint=endpoint) for endpoint in endpoints]
     return run_ranks(context, "dmlf.training.worker:run_rank", jobs)

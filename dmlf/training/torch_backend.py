@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -78,6 +78,16 @@ class TorchBackend:
         loss = self._loss(model(self._inputs[index]), self._targets[index])
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
+
+    def keep(self, names: Collection[str]) -> None:
+        """Free the storage of all other parameters; the optimizer passes them over.
+
+        Its state is made with a parameter's first gradient, which they never get.
+        """
+        for name, parameter in self._named.items():
+            if name not in names:
+                parameter.data = parameter.data.new_empty(0)
+        self._named = {name: self._named[name] for name in self._named if name in names}
 
     def step(self, gradients: Mapping[str, Float32]) -> None:
         """Let the torch optimizer apply `gradients`."""

@@ -28,9 +28,9 @@ def speaks_for_the_run(transport: str) -> bool:
     return not started_by_torchrun(transport) or os.environ["RANK"] == "0"
 
 
-def world_size_of_group(algorithm: str) -> int:
+def world_size_of_group(algorithm: str, num_servers: int) -> int:
     """The workers of this process's group: its size without servers. Raises ConfigError."""
-    return _integer("WORLD_SIZE") - _num_servers(algorithm)
+    return _integer("WORLD_SIZE") - _num_servers(algorithm, num_servers)
 
 
 def run_as_member(config: RunConfig, job: RankJob) -> list[RankReport]:
@@ -39,7 +39,7 @@ def run_as_member(config: RunConfig, job: RankJob) -> list[RankReport]:
     Raises ConfigError when the group's size is not that of the run.
     """
     rank, size = _integer("RANK"), _integer("WORLD_SIZE")
-    expected = config.world_size + _num_servers(config.algorithm)
+    expected = config.world_size + _num_servers(config.algorithm, config.num_servers)
     if size != expected:
         raise ConfigError(
             "world_size",
@@ -70,9 +70,9 @@ def _gather(size: int, text: str) -> list[str]:
     ]
 
 
-def _num_servers(algorithm: str) -> int:
+def _num_servers(algorithm: str, num_servers: int) -> int:
     registered = registry().get(algorithm)
-    return registered.num_servers if registered else 0
+    return registered.server_count(num_servers) if registered else 0
 
 
 def _integer(name: str) -> int:

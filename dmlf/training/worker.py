@@ -49,7 +49,8 @@ def run_rank(rank: int, job: RankJob) -> RankReport:
     shards = owned_shards(rank, config.world_size, config.num_shards) if is_worker else range(0)
     transport = NoTransport() if job.endpoint is None else job.endpoint.connect()
     replica = Replica(config, make_backend(config), rank, shards, transport.allocate)
-    member = Member(rank, config.world_size, algorithm.num_servers if algorithm else 0)
+    num_servers = algorithm.server_count(config.num_servers) if algorithm else 0
+    member = Member(rank, config.world_size, num_servers)
     report = Trainer(replica, transport, member, algorithm, job).train()
     transport.close()
     return report
@@ -77,7 +78,7 @@ class Trainer:
             )
         self._timeline = Timeline(member.rank, job.timeline_steps, clock_s)
         self._synchronizer = self._make_synchronizer(transport, job)
-        # Workers of a parameter server have no optimizer state: it lives on the server.
+        # Workers of a parameter server have no optimizer state: it lives on the servers.
         self._applies = not (self._is_worker and member.num_servers)
         self._recorder = StepRecorder()
         self._transcript = TranscriptRecorder(replica, self._applies) if job.transcript else None
@@ -120,8 +121,7 @@ class Trainer:
 
     def _train(self) -> RankReport:
         replica, sampler = self._replica, self._replica.sampler
-        initial = replica.state_sha256()
-        self._handshake(initial)
+        self._handshake(replica.initial_state_sha256)
         self._end_epoch(0, 0, 0, 0)
         first, seen = 0, 0
         for step in progress(range(replica.num_steps), self._member.rank):
@@ -130,7 +130,7 @@ class Trainer:
                 epoch = step // sampler.steps_per_epoch + 1
                 self._end_epoch(epoch, step + 1, step + 1 - first, seen)
                 first, seen = step + 1, 0
-        return self._report(initial)
+        return self._report()
 
     def _step(self, step: int) -> int:
         """One step; return the samples of the global batch."""
@@ -171,7 +171,7 @@ class Trainer:
         facts = f"{self._replica.config.sha256()}|{source_sha256()}|{initial_state}"
         digest = hashlib.sha256(facts.encode()).digest()
         subject = "configuration, source code or initial state"
-        self._synchronizer.run(confirm_equal(self._member, 0, digest, subject, SchemaMismatch))
+        self._synchronizer.run(confirm_equal(self._member, 0, [digest], subject, SchemaMismatch))
 
     def _end_epoch(self, epoch: int, step: int, steps: int, num_samples: int) -> None:
         """Evaluate on rank 0; then go on together, having checked that replicas are equal."""
@@ -180,15 +180,15 @@ class Trainer:
             test_loss, accuracy = self._replica.backend.evaluate()
             self._timeline.computed("evaluate", start, time.monotonic())
             self._recorder.end_epoch(epoch, steps, num_samples, test_loss, accuracy)
-        digest = bytes.fromhex(self._replica.parameters_sha256())
+        digests = self._replica.parameter_digests()
         subject = f"parameters after step {step}"
         self._synchronizer.run(
             confirm_equal(
-                self._member, step, digest, subject, ReplicaDivergence, Phase.REPLICA_CHECK
+                self._member, step, digests, subject, ReplicaDivergence, Phase.REPLICA_CHECK
             )
         )
 
-    def _report(self, initial_state: str) -> RankReport:
+    def _report(self) -> RankReport:
         replica, member = self._replica, self._member
         messages: int | None = 0
         payload_bytes: int | None = 0
@@ -198,15 +198,14 @@ class Trainer:
         if self._algorithm is not None and member.rank == 0:
             exact = replica.config.reduction == "exact"
             shapes = [bucket.shape(exact) for bucket in replica.buckets]
-            traffic = self._algorithm.traffic(shapes, member.world_size)
+            traffic = self._algorithm.traffic(shapes, member.world_size, member.num_servers)
             messages = traffic.messages * replica.num_steps
             payload_bytes = traffic.payload_bytes * replica.num_steps
         return self._recorder.report(
             rank=member.rank,
             role="worker" if self._is_worker else "server",
-            initial_state_sha256=initial_state,
-            parameters_sha256=replica.parameters_sha256(),
-            state_sha256=replica.state_sha256() if self._applies else None,
+            initial_state_sha256=replica.initial_state_sha256,
+            state=replica.state(applies=self._applies),
             messages_sent=None if native else self._traffic[0],
             payload_bytes_sent=None if native else self._traffic[1],
             theoretical_messages=messages,

@@ -19,6 +19,7 @@ from dmlf.benchmark.files import write_json
 from dmlf.benchmark.metrics import build_metrics
 from dmlf.config import RunConfig, split_strategy
 from dmlf.training.result import RankReport, RunResult
+from dmlf.training.state import RankState
 
 CORES = 2
 NUMEL = 670_218
@@ -86,6 +87,11 @@ def run_config(
 
 
 def final_state(config: RunConfig) -> str:
+    """The hash that a correct run ends with."""
+    return final_state_of(_end(config))
+
+
+def _end(config: RunConfig) -> str:
     """Where a correct run ends: as its serial replay does, or anywhere the same if exact."""
     if config.reduction == "exact":
         return sha256(f"{config.task} exact {config.seed}")
@@ -111,7 +117,7 @@ def run_result(config: RunConfig) -> RunResult:
 
 
 def _reports(config: RunConfig, noise: random.Random) -> list[RankReport]:
-    servers = 1 if config.algorithm == "parameter_server" else 0
+    servers = config.num_servers if config.algorithm == "parameter_server" else 0
     processes = config.world_size + servers
     crowd = max(1.0, processes / CORES)
     exact = config.reduction == "exact"
@@ -129,7 +135,7 @@ def _reports(config: RunConfig, noise: random.Random) -> list[RankReport]:
     losses = [0.08 + 2.2 * 0.93**step for step in range(steps)]
     if config.algorithm == "ddp":
         losses = [loss * (1 + 1e-5) for loss in losses]
-    state = final_state(config)
+    state = _end(config)
     reports = []
     for rank in range(processes):
         worker = rank < config.world_size
@@ -149,8 +155,7 @@ def _reports(config: RunConfig, noise: random.Random) -> list[RankReport]:
                 rank=rank,
                 role="worker" if worker else "server",
                 initial_state_sha256=sha256(f"initial {config.seed}"),
-                parameters_sha256=sha256(f"parameters of {state}"),
-                state_sha256=state if not servers or not worker else None,
+                state=_state(state, servers, None if worker else rank - config.world_size),
                 start_s=[100 + sum(step_s[:index]) for index in range(steps)],
                 step_s=step_s,
                 samples=share if worker else [],
@@ -174,6 +179,18 @@ def _reports(config: RunConfig, noise: random.Random) -> list[RankReport]:
             )
         )
     return reports
+
+
+def _state(state: str, servers: int, server: int | None) -> RankState:
+    """Entries that stand for `state`: three buckets, a part of them on each of several servers."""
+    names = ["a", "b", "c"][slice(0, None) if server is None else slice(server, None, servers)]
+    optimizer = {f"{name}.m": f"moment of {name} in {state}" for name in names}
+    parameters = {name: f"{name} in {state}" for name in names}
+    return RankState(parameters, None if servers and server is None else optimizer)
+
+
+def final_state_of(state: str) -> str:
+    return _state(state, 0, None).sha256()
 
 
 def _traffic(config: RunConfig) -> tuple[int, int]:

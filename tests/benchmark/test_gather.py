@@ -68,6 +68,33 @@ def test_a_sound_matrix_is_complete_and_checked(plan: Path) -> None:
     assert len(table.epochs) == 3 * len(table.runs)
 
 
+def test_runs_with_more_servers_are_a_contestant_of_their_own(tmp_path: Path) -> None:
+    """Compared with the same serial runs, and never a repeat of a run with another number."""
+    strategy, plans = "parameter_server-queue", []
+    with fixed_environment():
+        for label, num_servers in (("one", 1), ("two", 2)):
+            runs = [
+                *(config("serial", 1, rep) for rep in (0, 1)),
+                *(config(strategy, 2, rep, num_servers=num_servers) for rep in (0, 1, 2)),
+            ]
+            plan = write_matrix(tmp_path / label, runs)
+            plans += json.loads(plan.read_text())
+    write_json(tmp_path / "both.json", plans)
+    table = gather(tmp_path / "both.json", tmp_path / "runs.csv")
+    assert {row.check for row in table.runs} == {"passed"}
+    (cohort,) = cohorts(table.runs)
+    assert mixtures(table.runs) == []
+    sizes = {str(point.contestant): len(point.runs) for point in cohort.points()}
+    assert sizes == {"serial": 4, strategy: 3, f"{strategy}, 2 servers": 3}
+    processes = {
+        (row.strategy, row.num_servers): row.processes
+        for row in table.runs
+        if row.algorithm == "parameter_server"
+    }
+    assert processes == {(strategy, 1): 3, (f"{strategy}, 2 servers", 2): 4}
+    assert {row.strategy for row in table.epochs} == set(sizes)
+
+
 def test_a_failed_check_takes_every_speed_with_it(plan: Path) -> None:
     wrong = config("ring-queue", 2)
     with fixed_environment():

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from dmlf.benchmark.metrics import build_metrics
-from dmlf.errors import ConfigError, MetricsError
+from dmlf.errors import ConfigError, MetricsError, ReplicaDivergence
 from dmlf.training.result import RankReport, RunResult
+from dmlf.training.state import RankState
 from tests.benchmark.matrix import fixed_environment, metrics_of, run_config, run_result, sha256
 
 
@@ -18,6 +19,11 @@ from tests.benchmark.matrix import fixed_environment, metrics_of, run_config, ru
 def _environment() -> Iterator[None]:
     with fixed_environment():
         yield
+
+
+STATE = RankState({"a": "1", "b": "2"}, {"a.m": "3", "b.m": "4"})
+WITHOUT_OPTIMIZER = RankState(STATE.parameters, None)
+SERVERS = {"algorithm": "parameter_server"}
 
 
 def report(
@@ -28,8 +34,7 @@ def report(
         "rank": rank,
         "role": "worker",
         "initial_state_sha256": sha256("initial"),
-        "parameters_sha256": sha256("parameters"),
-        "state_sha256": sha256("state"),
+        "state": STATE,
         "start_s": [float(step) for step in range(steps)],
         "step_s": list(step_s),
         "samples": list(samples),
@@ -108,19 +113,51 @@ def test_a_server_is_kept_raw_and_never_the_slowest() -> None:
     server = report(
         2, [50.0] * 5, [], role="server", loss_sum=[], messages_sent=20, theoretical_messages=20
     )
-    workers = [dataclasses.replace(rank, state_sha256=None) for rank in TWO_RANKS]
-    metrics = build([*workers, server])
+    workers = [dataclasses.replace(rank, state=WITHOUT_OPTIMIZER) for rank in TWO_RANKS]
+    metrics = build([*workers, server], **SERVERS)
     assert metrics["step_time_s"] == 0.3
     assert metrics["timing"]["processes"] == 3
     assert metrics["communication"]["messages"] == 40
-    assert metrics["final_state_sha256"] == sha256("state")
+    assert metrics["final_state_sha256"] == STATE.sha256()
     assert metrics["correctness"]["parameters_sha256_by_rank"].keys() == {"0", "1", "2"}
 
 
-@pytest.mark.parametrize("field", ["parameters_sha256", "state_sha256", "initial_state_sha256"])
-def test_replicas_that_differ_are_recorded(field: str) -> None:
+def test_the_final_state_is_put_together_from_the_parts_of_servers() -> None:
+    parts = [RankState({"a": "1"}, {"a.m": "3"}), RankState({"b": "2"}, {"b.m": "4"})]
+    servers = [
+        report(2 + server, [0.1] * 5, [], role="server", loss_sum=[], state=part)
+        for server, part in enumerate(parts)
+    ]
+    workers = [dataclasses.replace(rank, state=WITHOUT_OPTIMIZER) for rank in TWO_RANKS]
+    metrics = build([*workers, *servers], **SERVERS, num_servers=2)
+    assert metrics["final_state_sha256"] == STATE.sha256()
+    assert metrics["correctness"]["parameters_sha256_by_rank"].keys() == {"0", "1"}
+    assert metrics["correctness"]["replicas_identical"] is True
+    assert metrics["timing"]["processes"] == 4
+    assert metrics["timing"]["oversubscribed"] is True
+    with pytest.raises(MetricsError) as caught:
+        build([*workers, *servers], **SERVERS)
+    assert caught.value.field == "timing.per_rank"
+    with pytest.raises(ReplicaDivergence, match="no rank has the optimizer"):
+        build([*workers, servers[0]], **SERVERS, num_servers=2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RankState({"a": "1", "b": "9"}, {"a.m": "3", "b.m": "4"}),
+        RankState({"a": "1", "b": "2"}, {"a.m": "3", "b.m": "9"}),
+    ],
+)
+def test_replicas_that_end_in_different_states_are_refused(other: RankState) -> None:
+    with pytest.raises(ReplicaDivergence) as caught:
+        build([TWO_RANKS[0], dataclasses.replace(TWO_RANKS[1], state=other)])
+    assert caught.value.rank == 1
+
+
+def test_replicas_that_start_differently_are_recorded() -> None:
     assert build(TWO_RANKS)["correctness"]["replicas_identical"] is True
-    changed = dataclasses.replace(TWO_RANKS[1], **{field: sha256("other")})
+    changed = dataclasses.replace(TWO_RANKS[1], initial_state_sha256=sha256("other"))
     assert build([TWO_RANKS[0], changed])["correctness"]["replicas_identical"] is False
 
 
@@ -167,9 +204,8 @@ def test_reports_that_do_not_fit_together_are_refused() -> None:
     assert caught.value.field == "timing.per_rank"
     with pytest.raises(MetricsError):
         build([TWO_RANKS[0], report(1, [0.1], [4])])
-    with pytest.raises(MetricsError) as caught:
-        build([dataclasses.replace(rank, state_sha256=None) for rank in TWO_RANKS])
-    assert caught.value.field == "final_state_sha256"
+    with pytest.raises(ReplicaDivergence, match="no rank has the optimizer"):
+        build([dataclasses.replace(rank, state=WITHOUT_OPTIMIZER) for rank in TWO_RANKS])
 
 
 def test_provenance_and_calibration() -> None:

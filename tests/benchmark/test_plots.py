@@ -40,6 +40,17 @@ def test_same_table_same_bytes(matrix_table_path: Path, tmp_path: Path, name: st
     ]
 
 
+def test_more_servers_make_a_line_of_their_own() -> None:
+    one = rows("parameter_server-queue", 2, [100.0, 101.0])
+    two = rows("parameter_server-queue, 2 servers", 2, [150.0, 151.0], num_servers=2)
+    figure = render("throughput", Table((*rows("serial", 1, [90.0]), *one, *two), ()))
+    assert "parameter_server-queue, 2 servers" in texts(figure)
+    lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    medians = [y for ys in lines.values() for y in ys]
+    assert 125.5 not in medians  # the median of all four, were they repeats of one point
+    assert {100.5, 150.5} <= set(medians)
+
+
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("check", ["failed", "absent"])
 def test_without_checked_runs_a_figure_says_so(tmp_path: Path, name: str, check: str) -> None:

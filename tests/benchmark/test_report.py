@@ -88,6 +88,16 @@ def test_oversubscribed_points_are_left_out_of_the_answer_and_explained(tmp_path
     assert "(Oversubscribed.)" in section(text, FIGURES["throughput"])
 
 
+def test_more_servers_are_another_contestant_in_every_statement(tmp_path: Path) -> None:
+    more = "parameter_server-queue, 2 servers"
+    one = rows("parameter_server-queue", 2, [50.0, 50.1, 50.2, 50.3, 50.4])
+    text = report(tmp_path, SERIAL, one, rows(more, 2, FAST, num_servers=2))
+    answer = section(text, "The answer")
+    assert f"`{more}` (1.98 [1.94, 2.02] times) is faster than serial" in answer
+    assert "`parameter_server-queue` (0.492 [0.483, 0.502] times) is slower than serial" in answer
+    assert f"`{more}`" in section(text, "Correctness")
+
+
 @pytest.mark.parametrize("check", ["failed", "absent"])
 def test_no_speed_of_an_unchecked_run_appears_anywhere(tmp_path: Path, check: str) -> None:
     unchecked = rows(

@@ -23,6 +23,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     [
         ["ps", "--world-size", "4", "--num-steps", "5", "--parameter-dim", "40"],
         ["ring", "--world-size", "4", "--num-steps", "6", "--parameter-dim", "8"],
+        ["ps", "--world-size", "3", "--num-servers", "3", "--num-steps", "5"],
     ],
 )
 def test_protocol_checks_print_what_was_verified(
@@ -65,6 +66,14 @@ def test_train_writes_metrics(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (["train", *SMALL, "--task-option", "dimension"], ["task_option", "KEY=VALUE"]),
         (["train", *SMALL, "--task-option", "shape=3"], ["task_options.shape", "parameter_dim"]),
         (["ps", "--num-steps", "0"], ["num_steps", "0"]),
+        (["ps", "--num-servers", "65"], ["num_servers", "65", "1 to 64"]),
+        (["train", *SMALL, "--num-servers", "0"], ["num_servers", "0", "1 to 64"]),
+        (["train", *SMALL, "--num-servers", "2"], ["num_servers", "2", "serial", "no servers"]),
+        (
+            ["replay", *SMALL, "--algorithm", "ring", "--num-servers", "2"],
+            ["num_servers", "2", "ring", "no servers"],
+        ),
+        (["simulate", "tree", "--num-servers", "2"], ["num_servers", "2", "tree", "no servers"]),
         (["replay", *SMALL], ["algorithm", "serial"]),
     ],
 )
@@ -106,10 +115,32 @@ def test_a_task_function_that_fails_is_shown_and_is_a_failure(
     assert err.splitlines()[-1].startswith("dmlf: task: 'tests.training.own_task:leaves'")
 
 
+def test_servers_are_offered_where_there_are_some(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["ring", "--num-servers", "2"])
+    assert ended.value.code == 2
+    assert "--num-servers" in capsys.readouterr().err
+    code, out, _ = run(
+        capsys, "simulate", "parameter_server", "--num-servers", "2", "--seeds", "20"
+    )
+    assert code == 0
+    assert "2 servers" in out
+
+
 def test_diff_names_where_two_runs_part(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     runs = {
         "serial": ["--reduction", "exact"],
         "ring": ["--reduction", "exact", "--algorithm", "ring", "--world-size", "3"],
+        "servers": [
+            "--reduction",
+            "exact",
+            "--algorithm",
+            "parameter_server",
+            "--num-servers",
+            "2",
+            "--bucket-cap-bytes",
+            "4",
+        ],
         "slower": ["--reduction", "exact", "--learning-rate", "0.05"],
         "float32": ["--algorithm", "ring", "--world-size", "3"],
     }
@@ -118,8 +149,13 @@ def test_diff_names_where_two_runs_part(capsys: pytest.CaptureFixture[str], tmp_
         assert run(capsys, "train", *SMALL, *arguments, "--transcript", "--output", output)[0] == 0
     serial = str(tmp_path / "serial")
 
-    code, out, _ = run(capsys, "diff", serial, str(tmp_path / "ring"))
-    assert (code, out.split(",")[0]) == (0, "identical: 8 steps")
+    for name in ("ring", "servers"):
+        code, out, _ = run(capsys, "diff", serial, str(tmp_path / name))
+        assert (code, out.split(",")[0]) == (0, "identical: 8 steps")
+    steps = [(tmp_path / name / "transcript.jsonl").read_text().splitlines()[-2] for name in runs]
+    chains = [json.loads(step)["chain"] for step in steps]
+    assert len(set(chains[:3])) == 1  # serial, ring and servers did the same in every detail
+    assert len(set(chains)) == 3
     code, out, _ = run(capsys, "diff", serial, str(tmp_path / "float32"))
     assert code == 1
     assert "first difference: step" in out

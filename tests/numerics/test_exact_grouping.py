@@ -8,23 +8,24 @@ import pytest
 from hypothesis import given, settings
 
 from dmlf.numerics import ExactAccumulator, exact_sum
-from dmlf.protocol import registry
 from tests.numerics.truth import PROPERTY, bits, term_arrays
 from tests.protocol.buckets import exact_buckets
-from tests.protocol.driving import run_step
+from tests.protocol.driving import GROUPS, run_step
 
 EVERYTHING_FINITE = 1e30  # sums of 8 terms stay in float32's range, so that the step commits
 
 
-def reduced(algorithm_name: str, world_size: int, shards: np.ndarray, **how: object) -> list:
-    """Final values on every rank after one step, as bits."""
-    algorithm = registry()[algorithm_name]
-    run = run_step(algorithm, exact_buckets(algorithm, world_size, [shards]), **how)  # type: ignore[arg-type]
-    assert run.outcome.completed(world_size + algorithm.num_servers)
-    return [bits(parameters[0]) for parameters in run.parameters]
+def reduced(name: str, world_size: int, shards: np.ndarray, **how: object) -> list:
+    """Final values on every rank that has them after one step, as bits."""
+    group = GROUPS[name]
+    run = run_step(group, exact_buckets(group, world_size, [shards]), **how)  # type: ignore[arg-type]
+    assert run.outcome.completed(group.size(world_size))
+    found = [bits(parameters[0]) for parameters in run.parameters if parameters]
+    assert len(found) == world_size + bool(group.num_servers)
+    return found
 
 
-@pytest.mark.parametrize("name", registry())
+@pytest.mark.parametrize("name", GROUPS)
 @settings(PROPERTY, max_examples=100)
 @given(data=st.data())
 def test_any_algorithm_world_size_and_schedule_gives_the_same_bits(
@@ -32,7 +33,7 @@ def test_any_algorithm_world_size_and_schedule_gives_the_same_bits(
 ) -> None:
     shards = np.clip(data.draw(term_arrays()), -EVERYTHING_FINITE, EVERYTHING_FINITE)
     world_size = data.draw(st.integers(1, 8), label="world_size")
-    size = world_size + registry()[name].num_servers
+    size = GROUPS[name].size(world_size)
     turns = data.draw(st.permutations(range(size)), label="turns")
     expected = bits(exact_sum(list(shards)))
     for result in reduced(name, world_size, shards, turns=turns):
@@ -40,7 +41,7 @@ def test_any_algorithm_world_size_and_schedule_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("world_size", range(1, 9))
-@pytest.mark.parametrize("name", registry())
+@pytest.mark.parametrize("name", GROUPS)
 def test_eight_shards_give_the_same_bits_at_every_world_size(name: str, world_size: int) -> None:
     generator = np.random.default_rng(8)
     values = generator.standard_normal((8, 1009))
@@ -92,19 +93,21 @@ def test_any_cut_into_buckets_along_tensors_gives_the_same_bits(data: st.DataObj
     )
     tensors = [np.clip(tensor, -EVERYTHING_FINITE, EVERYTHING_FINITE) for tensor in tensors]
     ends = [*data.draw(st.sets(st.integers(1, len(tensors))), label="ends"), len(tensors)]
-    name = data.draw(st.sampled_from(list(registry())), label="algorithm")
+    name = data.draw(st.sampled_from(list(GROUPS)), label="group")
     world_size = data.draw(st.integers(1, num_shards), label="world_size")
 
-    buckets, groups, start = [], [], 0
+    buckets, groups, tensors_of, start = [], [], [], 0
     for end in sorted(set(ends)):
         part = tensors[start:end]
         buckets.append(np.concatenate(part, axis=1))
+        tensors_of.append(part)
         edges = np.cumsum([0, *(tensor.shape[1] for tensor in part)]).tolist()
         groups.append([slice(a, b) for a, b in itertools.pairwise(edges)])
         start = end
 
-    algorithm = registry()[name]
-    run = run_step(algorithm, exact_buckets(algorithm, world_size, buckets, groups))
-    expected = [value for tensor in tensors for value in bits(exact_sum(list(tensor)))]
+    group = GROUPS[name]
+    run = run_step(group, exact_buckets(group, world_size, buckets, groups))
     for parameters in run.parameters:
-        assert [value for i in range(len(buckets)) for value in bits(parameters[i])] == expected
+        for index, values in parameters.items():
+            whole = [value for tensor in tensors_of[index] for value in bits(exact_sum([*tensor]))]
+            assert bits(values) == whole

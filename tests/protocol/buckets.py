@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dmlf.numerics import ExactAccumulator, Float32Accumulator, MockAccumulator, MockTensor
-from dmlf.protocol import Algorithm, chunk_slices
+from dmlf.protocol import chunk_slices
+from tests.protocol.driving import Group
 
 
 def lengths(world_size: int) -> list[int]:
@@ -22,7 +23,7 @@ def mock_value(rank: int, bucket: int, index: int) -> int:
 
 
 def mock_buckets(
-    algorithm: Algorithm, world_size: int, numels: Sequence[int]
+    group: Group, world_size: int, numels: Sequence[int]
 ) -> list[list[MockAccumulator]]:
     """One MockAccumulator per rank and bucket; a server's holds a rank that must not be summed."""
     return [
@@ -33,7 +34,7 @@ def mock_buckets(
             )
             for index, numel in enumerate(numels)
         ]
-        for rank in range(world_size + algorithm.num_servers)
+        for rank in range(world_size + group.num_servers)
     ]
 
 
@@ -44,22 +45,20 @@ def float32_terms(num_terms: int, numel: int, seed: int = 0) -> np.ndarray:
     return np.ldexp(values, generator.integers(-12, 12, values.shape)).astype(np.float32)
 
 
-def float32_buckets(
-    algorithm: Algorithm, buckets: Sequence[np.ndarray]
-) -> list[list[Float32Accumulator]]:
+def float32_buckets(group: Group, buckets: Sequence[np.ndarray]) -> list[list[Float32Accumulator]]:
     """`buckets[bucket]` is [world_size, numel]; a server starts from garbage, not from zeros."""
     world_size = len(buckets[0])
-    group = [
+    ranks = [
         [Float32Accumulator(rank, terms[rank].copy()) for terms in buckets]
         for rank in range(world_size)
     ]
-    for server in range(world_size, world_size + algorithm.num_servers):
-        group.append([Float32Accumulator(server, np.full_like(terms[0], 7.0)) for terms in buckets])
-    return group
+    for server in range(world_size, world_size + group.num_servers):
+        ranks.append([Float32Accumulator(server, np.full_like(terms[0], 7.0)) for terms in buckets])
+    return ranks
 
 
 def exact_buckets(
-    algorithm: Algorithm,
+    group: Group,
     world_size: int,
     buckets: Sequence[np.ndarray],
     groups: Sequence[Sequence[slice]] | None = None,
@@ -67,7 +66,7 @@ def exact_buckets(
     """`buckets[bucket]` is [num_shards, numel]; ranks own contiguous blocks of shards."""
     num_shards = len(buckets[0])
     blocks = chunk_slices(num_shards, world_size)
-    blocks += [slice(0, 0)] * algorithm.num_servers
+    blocks += [slice(0, 0)] * group.num_servers
     if groups is None:
         groups = [[slice(0, shards.shape[1])] for shards in buckets]
     return [

@@ -27,6 +27,8 @@ from dmlf.protocol import (
     Send,
     Steps,
     WriteParameters,
+    owned_buckets,
+    registry,
 )
 
 
@@ -110,11 +112,45 @@ def drive(
     return outcome
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """An algorithm with its number of servers, for a world of any size."""
+
+    algorithm: Algorithm
+    num_servers: int = 0
+
+    def size(self, world_size: int) -> int:
+        return world_size + self.num_servers
+
+    def member(self, rank: int, world_size: int, generation: int = 0) -> Member:
+        return Member(rank, world_size, self.num_servers, generation)
+
+    def held(self, rank: int, world_size: int, num_buckets: int) -> list[int]:
+        """The buckets that a rank has: all of them, or a server its own."""
+        if rank < world_size:
+            return list(range(num_buckets))
+        return list(owned_buckets(rank - world_size, num_buckets, self.num_servers))
+
+
+def group(name: str, num_servers: int = 1) -> Group:
+    algorithm = registry()[name]
+    return Group(algorithm, algorithm.server_count(num_servers))
+
+
+GROUPS = {
+    name if count == 1 else f"{name}-{count}": group(name, count)
+    for name, algorithm in registry().items()
+    for count in ((1, 2, 3) if algorithm.has_servers else (1,))
+}
+"""Every registered algorithm; those with servers with 1, 2 and 3 of them."""
+
+
 @dataclass(slots=True)
 class Step:
     """One step of a whole group: what was sent, who applied, which parameters came out.
 
-    The "optimizer" of these tests replaces the parameters by the reduced gradient.
+    A server has parameters of the buckets that it owns only. The "optimizer" of these tests
+    replaces the parameters by the reduced gradient.
     """
 
     outcome: Outcome
@@ -123,7 +159,7 @@ class Step:
 
 
 def run_step(
-    algorithm: Algorithm,
+    group: Group,
     buckets: Sequence[Sequence[Accumulator]],
     *,
     step: int = 0,
@@ -131,11 +167,10 @@ def run_step(
     tamper: Tamper | None = None,
     turns: Sequence[int] | None = None,
 ) -> Step:
-    """Run one step of `algorithm`; `buckets[rank][bucket]`, servers after the workers."""
-    world_size = len(buckets) - algorithm.num_servers
-    members = [
-        Member(rank, world_size, algorithm.num_servers, generation) for rank in range(len(buckets))
-    ]
+    """Run one step of `group`; `buckets[rank][bucket]`, servers after the workers."""
+    world_size = len(buckets) - group.num_servers
+    members = [group.member(rank, world_size, generation) for rank in range(len(buckets))]
+    held = [group.held(rank, world_size, len(buckets[rank])) for rank in range(len(buckets))]
     applied: list[tuple[int, int]] = []
     parameters: list[dict[int, Any]] = [{} for _ in members]
 
@@ -143,10 +178,12 @@ def run_step(
         match effect:
             case Gradient(step=of_step, bucket=index):
                 assert of_step == step
+                assert index in held[rank]
                 return buckets[rank][index]
             case Apply(step=of_step):
                 applied.append((rank, of_step))
-                for index, bucket in enumerate(buckets[rank]):
+                for index in held[rank]:
+                    bucket = buckets[rank][index]
                     parameters[rank][index] = bucket.reduced(slice(0, bucket.numel))
             case ReadParameters(bucket=index):
                 return parameters[rank][index]
@@ -155,7 +192,7 @@ def run_step(
         return None
 
     programs = {
-        member.rank: algorithm.rank_step(member, step, len(buckets[member.rank]))
+        member.rank: group.algorithm.rank_step(member, step, len(buckets[member.rank]))
         for member in members
     }
     return Step(drive(programs, answer, tamper, turns), applied, parameters)

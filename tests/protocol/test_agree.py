@@ -10,15 +10,15 @@ from tests.protocol.driving import Outcome, drive
 GROUP_SIZES = range(1, 18)
 
 
-def gather(group_size: int, absent: int | None = None) -> tuple[Outcome, dict[int, set[int]]]:
-    """Let every rank (but `absent`) agree on the set of all ranks."""
-    heard = {rank: {rank} for rank in range(group_size)}
+def gather(ranks: range, absent: int | None = None) -> tuple[Outcome, dict[int, set[int]]]:
+    """Let every one of `ranks` (but `absent`) agree on the set of all."""
+    heard = {rank: {rank} for rank in ranks}
 
     def program(rank: int) -> Steps[None]:
         at = Tag(0, 0, 0, Phase.SCALE, 0, rank)
         return agree(
-            Member(rank, group_size),
-            group_size,
+            Member(rank, ranks.stop),
+            ranks,
             at,
             lambda: bytes(sorted(heard[rank])),
             heard[rank].update,
@@ -27,18 +27,21 @@ def gather(group_size: int, absent: int | None = None) -> tuple[Outcome, dict[in
     return drive({rank: program(rank) for rank in heard if rank != absent}), heard
 
 
+@pytest.mark.parametrize("first", [0, 3])
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
-def test_every_rank_hears_every_other(group_size: int) -> None:
-    outcome, heard = gather(group_size)
-    assert outcome.completed(group_size)
-    assert all(ranks == set(range(group_size)) for ranks in heard.values())
+def test_every_rank_hears_every_other(group_size: int, first: int) -> None:
+    ranks = range(first, first + group_size)
+    outcome, heard = gather(ranks)
+    assert outcome.finished == set(ranks)
+    assert outcome.num_unread == 0
+    assert all(others == set(ranks) for others in heard.values())
     assert len(outcome.sent) == agreement_messages(group_size)
 
 
 @pytest.mark.parametrize("group_size", [2, 3, 5, 8])
 def test_no_rank_leaves_before_all_have_entered(group_size: int) -> None:
     for absent in range(group_size):
-        outcome, _ = gather(group_size, absent)
+        outcome, _ = gather(range(group_size), absent)
         assert outcome.finished == set()
 
 
@@ -69,7 +72,7 @@ def confirm(digests: list[bytes], num_servers: int) -> Outcome:
     world_size = len(digests) - num_servers
     return drive(
         {
-            rank: confirm_equal(Member(rank, world_size, num_servers), 3, digest, "initial state")
+            rank: confirm_equal(Member(rank, world_size, num_servers), 3, [digest], "initial state")
             for rank, digest in enumerate(digests)
         }
     )
@@ -101,3 +104,33 @@ def test_three_digests_that_all_differ_stop_all() -> None:
     outcome = confirm([bytes([value]) * 32 for value in (2, 1, 3)], 0)
     assert set(outcome.errors) == {0, 1, 2}
     assert all(isinstance(error, SchemaMismatch) for error in outcome.errors.values())
+
+
+def confirm_parts(parts: dict[int, list[bytes | None]], num_servers: int) -> Outcome:
+    size = len(parts)
+    members = [Member(rank, size - num_servers, num_servers) for rank in range(size)]
+    return drive({m.rank: confirm_equal(m, 3, parts[m.rank], "parameters") for m in members})
+
+
+@pytest.mark.parametrize("num_servers", [2, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_servers_confirm_the_part_that_they_hold(world_size: int, num_servers: int) -> None:
+    whole = [bytes([part + 1]) * 32 for part in range(num_servers)]
+    parts: dict[int, list[bytes | None]] = {rank: [*whole] for rank in range(world_size)}
+    for server in range(num_servers):
+        parts[world_size + server] = [
+            digest if part == server else None for part, digest in enumerate(whole)
+        ]
+    assert confirm_parts(parts, num_servers).completed(len(parts))
+    for odd in parts:
+        for part, digest in enumerate(parts[odd]):
+            if digest is None:
+                continue
+            wrong = parts | {odd: [*parts[odd][:part], b"\x77" * 32, *parts[odd][part + 1 :]]}
+            outcome = confirm_parts(wrong, num_servers)
+            assert set(outcome.errors) == set(parts)
+            for rank, error in outcome.errors.items():
+                assert isinstance(error, SchemaMismatch)
+                assert error.expected != error.received
+                held = wrong[rank][part]
+                assert held is None or error.expected == held.hex()[:16]

@@ -56,8 +56,9 @@ def test_an_all_reduce_becomes_an_algorithm() -> None:
         yield from ()
 
     nothing = registry()["nothing"]
-    assert nothing.num_servers == 0
+    assert not nothing.has_servers
+    assert nothing.server_count(1) == 0
     # W = 4: a commit and a scale are 8 messages each; 7 + 7 messages of the two buckets.
     buckets = [BucketShape(10), BucketShape(10, partial_itemsize=8, scale_bytes=6)]
     expected = Traffic(8 + 7 + 7 + 8, 8 + (3 * 4 + 2 * 4) + (3 * 8 + 2 * 4) + 8 * 6)
-    assert nothing.traffic(buckets, 4) == expected
+    assert nothing.traffic(buckets, 4, 0) == expected

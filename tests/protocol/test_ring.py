@@ -4,16 +4,16 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from dmlf.protocol import Phase, registry
+from dmlf.protocol import Phase
 from dmlf.protocol.algorithms.ring import fold, fold_order
 from tests.protocol.buckets import float32_buckets, float32_terms
-from tests.protocol.driving import Step, run_step
+from tests.protocol.driving import Step, group, run_step
 
 RING_PHASES = (Phase.REDUCE_SCATTER, Phase.ALL_GATHER)
 
 
 def run_ring(world_size: int, numel: int) -> Step:
-    ring = registry()["ring"]
+    ring = group("ring")
     return run_step(ring, float32_buckets(ring, [float32_terms(world_size, numel)]))
 
 

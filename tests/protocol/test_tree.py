@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 
-from dmlf.protocol import Phase, registry
+from dmlf.protocol import Phase
 from dmlf.protocol.algorithms.tree import fold
 from tests.protocol.buckets import mock_buckets
-from tests.protocol.driving import run_step
+from tests.protocol.driving import group, run_step
 
-TREE = registry()["tree"]
+TREE = group("tree")
 
 
 def test_fold_halves_the_group_in_every_round() -> None:

@@ -13,6 +13,7 @@ from dmlf.numerics import Float32Accumulator
 from dmlf.protocol import BucketShape, Member, Message, Phase, Tag, registry
 from dmlf.runtime import Driver
 from dmlf.transport import TRANSPORTS
+from tests.protocol.driving import GROUPS
 
 
 class Vector:
@@ -37,11 +38,12 @@ class Vector:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("name", registry())
+@pytest.mark.parametrize("name", GROUPS)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_a_step_over_a_real_transport(transport: str, name: str, world_size: int) -> None:
-    algorithm, numel = registry()[name], 1013
-    size = world_size + algorithm.num_servers
+    """One bucket: of several servers only the first has it, and all take part in the verdict."""
+    group, numel = GROUPS[name], 1013
+    algorithm, size = group.algorithm, group.size(world_size)
     context = multiprocessing.get_context("spawn")
     links = [endpoint.connect() for endpoint in TRANSPORTS[transport](context, size)]
     locals_ = [Vector(rank, numel) for rank in range(size)]
@@ -49,17 +51,17 @@ def test_a_step_over_a_real_transport(transport: str, name: str, world_size: int
     expected = np.sum([Vector(rank, numel).flat for rank in range(world_size)], axis=0)
 
     def step(rank: int) -> None:
-        member = Member(rank, world_size, algorithm.num_servers)
-        drivers[rank].run(algorithm.rank_step(member, 0, 1))
+        drivers[rank].run(algorithm.rank_step(group.member(rank, world_size), 0, 1))
 
     with ThreadPoolExecutor(size) as pool:
         list(pool.map(step, range(size)))
         # In one process both ends of a link are one object, so close when all are done.
         list(pool.map(lambda link: link.close(), links))
-    for local in locals_:
+    assert [len(local.applied) for local in locals_[world_size:]] == [1] * group.num_servers
+    for local in locals_[: world_size + 1]:
         np.testing.assert_allclose(local.flat, expected, rtol=1e-5)
         np.testing.assert_array_equal(local.flat, locals_[0].flat)
-    predicted = algorithm.traffic([BucketShape(numel)], world_size)
+    predicted = algorithm.traffic([BucketShape(numel)], world_size, group.num_servers)
     assert sum(driver.messages_sent for driver in drivers) == predicted.messages
     assert sum(driver.payload_bytes_sent for driver in drivers) == predicted.payload_bytes
 

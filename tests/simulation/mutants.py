@@ -26,17 +26,18 @@ from dmlf.protocol import (
     Traffic,
     WriteParameters,
     chunk_slices,
+    owned_buckets,
     receive,
     validate,
 )
-from dmlf.protocol.agree import COMMIT, agree, commit
+from dmlf.protocol.agree import ABORT_NON_FINITE, COMMIT, agree, agree_verdict, commit
 from dmlf.protocol.algorithm import AllReduce, RankStep
 from dmlf.protocol.algorithms import parameter_server, ring, tree
 
 Receive = Callable[[Member, Tag], Steps[Any]]
 
 
-def no_traffic(_buckets: Sequence[BucketShape], _world_size: int) -> Traffic:
+def no_traffic(_buckets: Sequence[BucketShape], _world_size: int, _num_servers: int) -> Traffic:
     """Mutants are never measured."""
     return Traffic(0, 0)
 
@@ -75,9 +76,8 @@ def peer_to_peer(
             bucket: Accumulator = yield Gradient(step, index)
             at = Tag(member.generation, step, index, Phase.SCALE, 0, member.rank)
             if bucket.scale() is not None:
-                yield from agree(
-                    member, member.world_size, at, partial(scale_of, bucket), bucket.merge_scale
-                )
+                workers = range(member.world_size)
+                yield from agree(member, workers, at, partial(scale_of, bucket), bucket.merge_scale)
             bucket.begin()
             yield from all_reduce(member, at, bucket)
             finite = finite and bucket.is_finite()
@@ -212,6 +212,44 @@ def server_answers_early(member: Member, step: int, num_buckets: int) -> Steps[N
     for worker in range(1, member.world_size):
         for index in range(num_buckets):
             yield from receive(member, start._replace(bucket=index, src=worker))
+
+
+def sharded_server(*, applies_at_once: bool = False, heeds_verdict: bool = True) -> RankStep:
+    """A float32 server among several, with the places where its commit can go wrong.
+
+    applies_at_once: as soon as its own sums are there; the servers' verdict comes afterwards.
+    heeds_verdict: applies what the servers agreed upon, else whatever it holds itself.
+    """
+
+    def server_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
+        start = Tag(member.generation, step, 0, Phase.PUSH, 0, member.rank)
+        owned = owned_buckets(member.rank - member.world_size, num_buckets, member.num_servers)
+        finite = True
+        for index in owned:
+            bucket: Accumulator = yield Gradient(step, index)
+            everything = slice(0, bucket.numel)
+            for worker in range(member.world_size):
+                payload = yield from receive(member, start._replace(bucket=index, src=worker))
+                (bucket.add if worker else bucket.load)(everything, payload)
+            bucket.finish(everything)
+            finite = finite and bucket.is_finite()
+        if applies_at_once and finite:
+            yield Apply(step)
+        verdict = yield from agree_verdict(member, member.servers, step, finite)
+        committed = verdict == COMMIT if heeds_verdict else finite
+        if committed and not applies_at_once:
+            yield Apply(step)
+        for worker in range(member.world_size):
+            answer = COMMIT if committed else ABORT_NON_FINITE
+            yield Send(worker, start._replace(phase=Phase.COMMIT), answer)
+        if not committed:
+            raise NonFiniteGradient(step)
+        for index in owned:
+            parameters = yield ReadParameters(index)
+            for worker in range(member.world_size):
+                yield Send(worker, start._replace(bucket=index, phase=Phase.PULL), parameters)
+
+    return server_step
 
 
 def server_answers_with_old_parameters(member: Member, step: int, num_buckets: int) -> Steps[None]:

@@ -58,6 +58,31 @@ def test_all_orders_end_alike(name: str, world_size: int, steps: int, reduction:
         assert {"crash", "pause", "non_finite"} <= set(summary.single_faults)
 
 
+@pytest.mark.parametrize(
+    ("world_size", "steps", "bucket_numels", "reduction"),
+    [
+        (1, 2, (3, 2), "float32"),
+        (2, 1, (2, 1), "float32"),
+        (2, 1, (2,), "float32"),
+        (2, 1, (2, 1), "exact"),
+    ],
+)
+def test_all_orders_of_two_servers_end_alike(
+    world_size: int, steps: int, bucket_numels: tuple[int, ...], reduction: str
+) -> None:
+    """With one bucket the second server owns nothing."""
+    summary = explore(
+        "parameter_server", world_size, steps, bucket_numels, reduction, num_servers=2
+    )
+    assert "2 servers" in str(summary)
+    assert summary.fault_free.finals == 1
+    (outcome,) = summary.fault_free.outcomes
+    assert outcome == ("completed",) * (world_size + 2)
+    assert summary.one_fault.states > summary.fault_free.states
+    assert all("waits" not in outcome for outcome in summary.one_fault.outcomes)
+    assert len(summary.single_faults) == 11
+
+
 def test_one_rank_alone_has_three_states() -> None:
     """Before its gradient, after it, and after it has applied."""
     exploration = Explorer(Scenario(registry()["ring"], 1, 1, (1,), "float32")).run()

@@ -7,7 +7,14 @@ import pytest
 from dmlf.errors import SimulationFailure
 from dmlf.protocol import Algorithm, Tag
 from dmlf.protocol.algorithms import tree
-from dmlf.simulation import Explorer, Reduction, Scenario, run_seed, simulate_algorithm
+from dmlf.simulation import (
+    Explorer,
+    Reduction,
+    Scenario,
+    run_seed,
+    run_single_faults,
+    simulate_algorithm,
+)
 from dmlf.simulation.invariants import (
     APPLIED_ONCE,
     CORRECT_SUM,
@@ -79,6 +86,16 @@ EVERY_ORDER: list[tuple[Algorithm, int, str]] = [
 ]  # fmt: skip
 
 
+SHARDED = {
+    "applies_at_once": mutants.server_variant(
+        "applies_at_once", None, mutants.sharded_server(applies_at_once=True)
+    ),
+    "verdict_of_others_ignored": mutants.server_variant(
+        "verdict_of_others_ignored", None, mutants.sharded_server(heeds_verdict=False)
+    ),
+}
+
+
 def run_seeds(scenario: Scenario, seeds: int) -> None:
     for seed in range(seeds):
         run_seed(scenario, seed)
@@ -104,6 +121,44 @@ def test_exploration_catches(mutant: Algorithm, max_faults: int, invariant: str)
     with pytest.raises(SimulationFailure) as caught:
         Explorer(Scenario(mutant, 3, 1, (3,), "float32"), max_faults).run()
     assert caught.value.invariant == invariant
+
+
+@pytest.mark.parametrize("name", SHARDED)
+@pytest.mark.parametrize("num_servers", [2, 3])
+def test_seeded_schedules_catch_a_server_that_goes_ahead(name: str, num_servers: int) -> None:
+    scenario = Scenario(SHARDED[name], 2, 2, (6, 3), "float32", num_servers=num_servers)
+    with pytest.raises(SimulationFailure) as caught:
+        run_seeds(scenario, MAX_SEEDS)
+    assert caught.value.invariant == NO_RANK_AHEAD
+
+
+def test_exploration_catches_a_server_that_applies_before_the_others_verdicts() -> None:
+    scenario = Scenario(SHARDED["applies_at_once"], 2, 1, (2, 1), "float32", num_servers=2)
+    with pytest.raises(SimulationFailure) as caught:
+        Explorer(scenario).run()
+    assert caught.value.invariant == NO_RANK_AHEAD
+
+
+def test_a_single_fault_catches_a_server_that_ignores_the_others_verdicts() -> None:
+    """Every schedule without a NaN goes well: only the verdict of one bucket's owner tells."""
+    name = "verdict_of_others_ignored"
+    scenario = Scenario(SHARDED[name], 2, 1, (2, 1), "float32", num_servers=2)
+    assert Explorer(scenario).run().finals == 1
+    with pytest.raises(SimulationFailure) as caught:
+        run_single_faults(scenario)
+    assert caught.value.invariant == NO_RANK_AHEAD
+    assert "buckets do not hold a finite sum" in caught.value.detail
+
+
+@pytest.mark.parametrize("num_servers", [1, 2, 3])
+def test_the_unmutated_server_among_several_passes(num_servers: int) -> None:
+    sound = mutants.server_variant("sound_servers", None, mutants.sharded_server())
+    summary = simulate_algorithm(sound, 2, 2, 200, 0, "float32", num_servers=num_servers)
+    assert summary.schedules == 200
+    if num_servers < 3:
+        scenario = Scenario(sound, 2, 1, (2, 1), "float32", num_servers=num_servers)
+        assert Explorer(scenario).run().finals == 1
+        run_single_faults(scenario)
 
 
 @pytest.mark.parametrize("reduction", ["float32", "exact"])

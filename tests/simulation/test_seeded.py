@@ -28,6 +28,16 @@ def test_fault_schedules_pass(name: str, reduction: Reduction) -> None:
     assert_every_refusal_was_seen(summary.outcomes)
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("num_servers", [2, 3])
+def test_fault_schedules_pass_with_several_servers(num_servers: int, reduction: Reduction) -> None:
+    """Seeds take turns with one and two buckets, so that some servers own nothing."""
+    summary = simulate("parameter_server", 3, 2, 400, 0, reduction, num_servers=num_servers)
+    assert set(summary.fired) == {str(kind) for kind in FaultKind}
+    assert 0 < summary.runs_completed < 400
+    assert_every_refusal_was_seen(summary.outcomes)
+
+
 def assert_every_refusal_was_seen(outcomes: Mapping[str, int]) -> None:
     expected = {"completed", "crashed", "PeerLost", "DeadlineExceeded", "TransportError"}
     expected |= {"GenerationMismatch", "StepMismatch", "BucketMismatch", "PhaseMismatch"}
@@ -75,3 +85,12 @@ def test_values_that_are_not_allowed_are_named(
     with pytest.raises(ConfigError) as caught:
         simulate(*arguments)
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("name", "num_servers"), [("ring", 2), ("parameter_server", 0), ("parameter_server", 65)]
+)
+def test_numbers_of_servers_that_are_not_allowed_are_named(name: str, num_servers: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        simulate(name, 2, 1, 1, num_servers=num_servers)
+    assert caught.value.key == "num_servers"

@@ -9,6 +9,7 @@ from dmlf.config import RunConfig
 from dmlf.protocol import Effect, Member, local_step, registry
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.sampler import owned_shards
+from dmlf.training.state import RankState, merge_states
 from tests.protocol.driving import drive
 
 SMALL = RunConfig(hidden_sizes=(32,), max_steps=4, global_batch_size=64, bucket_cap_bytes=4096)
@@ -23,7 +24,7 @@ def config(algorithm: str = "ring", world_size: int = 1, **changes: object) -> R
 def make_replicas(run: RunConfig) -> list[Replica]:
     """All replicas of `run` by rank, servers last."""
     algorithm = registry()[run.algorithm]
-    size = run.world_size + algorithm.num_servers
+    size = run.world_size + algorithm.server_count(run.num_servers)
     return [
         Replica(
             run,
@@ -66,7 +67,7 @@ def train_in_process(
             plant(step, replicas)
         programs = {
             rank: algorithm.rank_step(
-                Member(rank, run.world_size, algorithm.num_servers), step, len(replicas[0].buckets)
+                Member(rank, run.world_size, size - run.world_size), step, len(replicas[0].buckets)
             )
             for rank in range(size)
         }
@@ -78,9 +79,18 @@ def train_in_process(
 
 
 def final_state(replicas: list[Replica]) -> str:
-    """Hash of parameters and optimizer state, where both live: the last rank has both."""
-    assert len({replica.parameters_sha256() for replica in replicas}) == 1
-    return replicas[-1].state_sha256()
+    """Hash of parameters and optimizer state of all ranks, as their reports give it."""
+    return merge_states(states_of(replicas)).sha256()
+
+
+def states_of(replicas: list[Replica]) -> list[RankState]:
+    """What every rank reports: workers that have servers have no optimizer."""
+    run = replicas[0].config
+    servers = len(replicas) > run.world_size
+    return [
+        replica.state(applies=not servers or rank >= run.world_size)
+        for rank, replica in enumerate(replicas)
+    ]
 
 
 def serial_state(run: RunConfig) -> str:
@@ -92,4 +102,4 @@ def serial_state(run: RunConfig) -> str:
         outcome = drive({0: program}, answers_of([replica]))
         if outcome.errors:
             raise outcome.errors[0]
-    return replica.state_sha256()
+    return replica.state().sha256()

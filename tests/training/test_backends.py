@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dmlf.config import RunConfig
-from dmlf.errors import ConfigError
+from dmlf.errors import ConfigError, ReplicaDivergence
 from dmlf.tasks import Dataset, TorchTask
-from dmlf.training.backend import state_sha256
 from dmlf.training.numpy_backend import NumpyBackend
 from dmlf.training.replica import Replica, make_backend
+from dmlf.training.state import RankState, entries_of, merge_states
 
 SYNTHETIC = RunConfig(task="synthetic", learning_rate=0.05)
+
+
+def state_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    return RankState(entries_of(arrays), None).sha256()
 
 
 def test_state_hash_covers_name_shape_dtype_and_every_bit() -> None:
@@ -28,6 +34,73 @@ def test_state_hash_covers_name_shape_dtype_and_every_bit() -> None:
     ]
     assert len({state_sha256(state) for state in [base, *variants]}) == 6
     assert state_sha256(dict(base)) == state_sha256(base)
+    assert state_sha256({"b": base["a"], **base}) == state_sha256({**base, "b": base["a"]})
+
+
+def test_entries_take_any_array() -> None:
+    arrays = {
+        "nothing": np.zeros((0, 3), np.float32),
+        "one": np.array(3, np.int64),
+        "turned": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+    }
+    digests = {name: entry.rpartition("|")[2] for name, entry in entries_of(arrays).items()}
+    assert digests == {
+        name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()
+    }
+
+
+@pytest.mark.parametrize("num_servers", [1, 2, 3, 9])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("task", ["synthetic", "digits"])
+def test_parts_of_the_parameters_step_to_the_same_bits(
+    task: str, optimizer: str, num_servers: int
+) -> None:
+    """Weight decay, momentum and the counts of AdamW are a matter of each parameter."""
+    if task == "digits":
+        pytest.importorskip("torch", reason="trains a torch model")
+    config = replace(SYNTHETIC, task=task, hidden_sizes=(8,), optimizer=optimizer, weight_decay=0.1)
+    whole = make_backend(config)
+    names = list(whole.parameters())
+    parts = [make_backend(config) for _ in range(num_servers)]
+    for server, part in enumerate(parts):
+        part.keep(names[server::num_servers])
+        assert list(part.parameters()) == names[server::num_servers]
+    generator = np.random.default_rng(1)
+    for _ in range(5):
+        gradients = {
+            name: generator.standard_normal(value.shape).astype(np.float32)
+            for name, value in whole.parameters().items()
+        }
+        whole.step({name: value.copy() for name, value in gradients.items()})
+        for part in parts:
+            part.step({name: gradients[name].copy() for name in part.parameters()})
+    states = [
+        RankState(entries_of(b.parameters()), entries_of(b.optimizer_state()))
+        for b in (whole, *parts)
+    ]
+    assert merge_states(states[1:]) == states[0]
+    assert merge_states(states).sha256() == states[0].sha256()
+    for part in parts:
+        kept = tuple(part.parameters())
+        state = part.optimizer_state()
+        assert all(name == "steps" or name.startswith(kept) for name in state)
+
+
+def test_states_that_contradict_or_lack_a_part_are_refused() -> None:
+    parameters = {"a": "1", "b": "2"}
+    worker = RankState(parameters, None)
+    servers = [RankState({"a": "1"}, {"a.m": "5"}), RankState({"b": "2"}, {"b.m": "6"})]
+    merged = merge_states([worker, *servers])
+    assert merged == RankState(parameters, {"a.m": "5", "b.m": "6"})
+    with pytest.raises(ReplicaDivergence, match="parameter b at the end") as caught:
+        merge_states([worker, servers[0], RankState({"b": "3"}, {"b.m": "6"})])
+    assert (caught.value.rank, caught.value.expected, caught.value.received) == (2, "2", "3")
+    with pytest.raises(ReplicaDivergence, match=r"optimizer state a\.m"):
+        merge_states([*servers, RankState({}, {"a.m": "7"})])
+    with pytest.raises(ReplicaDivergence, match="no rank has the optimizer of the parameter b"):
+        merge_states([worker, servers[0]])
+    with pytest.raises(ReplicaDivergence, match="no rank has the optimizer"):
+        merge_states([worker, worker])
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

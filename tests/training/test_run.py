@@ -17,27 +17,52 @@ SYNTHETIC = RunConfig(
 )
 
 
-def final_states(config: RunConfig) -> set[str]:
-    return {rank.state_sha256 for rank in train(config).ranks if rank.state_sha256 is not None}
+def final_state(config: RunConfig) -> str:
+    return train(config).final_state().sha256()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("algorithm", registry())
 def test_processes_give_the_promised_bits(algorithm: str, transport: str) -> None:
     config = replace(SYNTHETIC, algorithm=algorithm, transport=transport, world_size=3)
-    assert final_states(config) == {replay_hash(config)}
+    assert final_state(config) == replay_hash(config)
     exact = replace(config, reduction="exact")
     serial = replace(exact, algorithm="serial", transport="none", world_size=1)
-    assert final_states(exact) == final_states(serial)
+    assert final_state(exact) == final_state(serial)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("num_servers", [2, 3])
+@pytest.mark.parametrize("reduction", ["float32", "exact"])
+def test_servers_in_processes_share_the_work(
+    num_servers: int, transport: str, reduction: str
+) -> None:
+    """Two tensors in a bucket each: of three servers one owns nothing."""
+    one = replace(
+        SYNTHETIC, algorithm="parameter_server", transport=transport, world_size=2,
+        reduction=reduction, optimizer="adamw", bucket_cap_bytes=4,
+    )  # fmt: skip
+    result = train(replace(one, num_servers=num_servers))
+    serial = replace(one, algorithm="serial", transport="none", world_size=1)
+    expected = replay_hash(one) if reduction == "float32" else final_state(serial)
+    assert result.final_state().sha256() == expected
+    assert [rank.role for rank in result.ranks] == ["worker"] * 2 + ["server"] * num_servers
+    assert [len(rank.state.parameters) for rank in result.ranks] == [2, 2, 1, 1, 0][
+        : 2 + num_servers
+    ]
+    sent = sum(rank.messages_sent or 0 for rank in result.ranks)
+    payload_bytes = sum(rank.payload_bytes_sent or 0 for rank in result.ranks)
+    assert sent == result.ranks[0].theoretical_messages
+    assert payload_bytes == result.ranks[0].theoretical_payload_bytes
 
 
 def test_torch_runs_repeat_in_new_processes() -> None:
     pytest.importorskip("torch", reason="trains a torch model")
     config = RunConfig(hidden_sizes=(16,), max_steps=3, timeout_s=60.0)
-    assert final_states(config) == final_states(config)
+    assert final_state(config) == final_state(config)
     ring = replace(config, algorithm="ring", transport="queue", world_size=2)
-    assert final_states(ring) == {replay_hash(ring)}
-    assert final_states(replace(config, seed=1)) != final_states(config)
+    assert final_state(ring) == replay_hash(ring)
+    assert final_state(replace(config, seed=1)) != final_state(config)
 
 
 def test_stock_ddp_trains_the_same_task() -> None:
@@ -45,7 +70,7 @@ def test_stock_ddp_trains_the_same_task() -> None:
     config = RunConfig(hidden_sizes=(16,), max_steps=7, timeout_s=60.0)
     ddp = train(replace(config, algorithm="ddp", transport="gloo", world_size=3))
     serial = train(config)
-    assert len({rank.parameters_sha256 for rank in ddp.ranks}) == 1
+    assert len({rank.state.sha256() for rank in ddp.ranks}) == 1
     together = [sum(losses) for losses in zip(*(rank.loss_sum for rank in ddp.ranks), strict=True)]
     assert together == pytest.approx(serial.ranks[0].loss_sum, rel=1e-4)
     assert sum(rank.samples[0] for rank in ddp.ranks) == config.global_batch_size
@@ -54,7 +79,7 @@ def test_stock_ddp_trains_the_same_task() -> None:
 def test_a_users_own_task_is_trained() -> None:
     own = replace(SYNTHETIC, task="tests.training.own_task:two_means", algorithm="ring")
     config = replace(own, transport="queue", world_size=2, global_batch_size=16)
-    assert final_states(config) == {replay_hash(config)}
+    assert final_state(config) == replay_hash(config)
 
 
 def test_an_error_in_user_code_is_shown_with_its_traceback() -> None:
@@ -71,6 +96,9 @@ def test_an_error_in_user_code_is_shown_with_its_traceback() -> None:
         ({"algorithm": "ring", "transport": "string"}, "transport"),
         ({"algorithm": "ddp", "transport": "gloo"}, "algorithm"),
         ({"task": "nothing"}, "task"),
+        ({"num_servers": 2}, "num_servers"),
+        ({"algorithm": "ring", "transport": "queue", "num_servers": 2}, "num_servers"),
+        ({"algorithm": "ddp", "transport": "gloo", "num_servers": 2}, "num_servers"),
     ],
 )
 def test_what_cannot_run_is_refused_before_any_process(changes: dict[str, str], key: str) -> None:

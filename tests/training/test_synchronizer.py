@@ -145,7 +145,7 @@ def config(**changes: object) -> RunConfig:
 
 
 def final(run: RunConfig) -> str:
-    return next(rank.state_sha256 for rank in train(run).ranks if rank.state_sha256)
+    return train(run).final_state().sha256()
 
 
 @needs_torch

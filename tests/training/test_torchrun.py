@@ -43,9 +43,7 @@ def torchrun(*options: str, flags: list[str]) -> subprocess.Popen[str]:
 
 
 def serial_state() -> str:
-    (rank,) = train(RUN).ranks
-    assert rank.state_sha256 is not None
-    return rank.state_sha256
+    return train(RUN).final_state().sha256()
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from dmlf.numerics import Float32Accumulator, fold_sum
-from dmlf.protocol import Member, Message, Phase, Tag, registry
+from dmlf.protocol import Message, Phase, Tag
 from dmlf.runtime import Driver
 from dmlf.transport import Endpoint, Transport
+from tests.protocol.driving import GROUPS
 
 TIMEOUT_S = 30.0
 NUMEL = 10_007
 
 
-def values(rank: int, step: int) -> Any:
-    return np.sin(np.arange(NUMEL) * 0.01 + rank + step * 10).astype(np.float32)
+def values(rank: int, step: int, bucket: int = 0) -> Any:
+    return np.sin(np.arange(NUMEL) * 0.01 + rank + step * 10 + bucket * 300).astype(np.float32)
 
 
 def echo_once(endpoint: Endpoint, results: Connection) -> None:
@@ -77,47 +78,50 @@ class LateTransport:
 class Registered:
     """Gradients and parameters in registered memory, written anew in every step."""
 
-    def __init__(self, transport: Transport, rank: int, expected: Any) -> None:
-        self.flat = transport.allocate(NUMEL, np.float32)
-        self.parameters = transport.allocate(NUMEL, np.float32)
+    def __init__(self, transport: Transport, rank: int, held: list[int], expected: Any) -> None:
+        self.flat = {bucket: transport.allocate(NUMEL, np.float32) for bucket in held}
+        self.parameters = {bucket: transport.allocate(NUMEL, np.float32) for bucket in held}
         self.rank = rank
         self.expected = expected
-        self.checked = 0
+        self.checked = dict.fromkeys(held, 0)
 
     def gradient(self, step: int, bucket: int) -> Float32Accumulator:
-        return Float32Accumulator(self.rank, self.flat)
+        return Float32Accumulator(self.rank, self.flat[bucket])
 
     def apply(self, step: int) -> None:
-        np.testing.assert_array_equal(self.flat, self.expected(step))
-        self.parameters[...] = self.flat
-        self.checked += 1
-        self.flat[...] = np.nan  # a reader that is still there would see this
+        for bucket, flat in self.flat.items():
+            np.testing.assert_array_equal(flat, self.expected(step, bucket))
+            self.parameters[bucket][...] = flat
+            self.checked[bucket] += 1
+            flat[...] = np.nan  # a reader that is still there would see this
 
     def read_parameters(self, bucket: int) -> Any:
-        return self.parameters
+        return self.parameters[bucket]
 
     def write_parameters(self, bucket: int, payload: Any) -> None:
-        np.testing.assert_array_equal(payload, self.expected(self.checked))
-        self.checked += 1
+        np.testing.assert_array_equal(payload, self.expected(self.checked[bucket], bucket))
+        self.checked[bucket] += 1
 
 
-def train_with_a_late_reader(rank: int, argument: tuple[Endpoint, str, int]) -> int:
-    """Steps with a rank that reads late, another one in each step; the number of checked sums."""
+def train_with_a_late_reader(rank: int, argument: tuple[Endpoint, str, int]) -> dict[int, int]:
+    """Steps with a rank that reads late, another one in each step; checked sums by bucket."""
     endpoint, name, num_steps = argument
-    algorithm, world_size = registry()[name], 3
-    fold = algorithm.fold(NUMEL, world_size)
+    group, world_size, num_buckets = GROUPS[name], 3, 2
+    fold = group.algorithm.fold(NUMEL, world_size)
 
-    def expected(step: int) -> Any:
-        return fold_sum(fold, [values(worker, step) for worker in range(world_size)])
+    def expected(step: int, bucket: int) -> Any:
+        return fold_sum(fold, [values(worker, step, bucket) for worker in range(world_size)])
 
     transport = endpoint.connect()
-    local = Registered(transport, rank, expected)
-    member = Member(rank, world_size, algorithm.num_servers)
+    held = group.held(rank, world_size, num_buckets)
+    local = Registered(transport, rank, held, expected)
+    member = group.member(rank, world_size)
     for step in range(num_steps):
         late = step % member.group_size == rank
         driver = Driver(LateTransport(transport, 2e-3 if late else 0.0), local, TIMEOUT_S)
         if rank < world_size:
-            local.flat[...] = values(rank, step)
-        driver.run(algorithm.rank_step(member, step, 1))
+            for bucket, flat in local.flat.items():
+                flat[...] = values(rank, step, bucket)
+        driver.run(group.algorithm.rank_step(member, step, num_buckets))
     transport.close()
     return local.checked

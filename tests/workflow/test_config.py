@@ -62,6 +62,7 @@ def refusal(config: dict[str, Any], *files: Path) -> str:
         (["tasks", "no spaces"], {}, ["tasks", "'no spaces'", "module:function"]),
         (["tasks", 7], {}, ["tasks", "'7'", "module:function"]),
         (["run", "timeout_s"], "", ["run.timeout_s", "''", "an integer from 1"]),
+        (["tasks", "digits", "num_servers"], 65, ["num_servers", "'65'", "from 1 to 64"]),
         (["order_seed"], -1, ["order_seed", "-1", "at least 0"]),
         (["colour"], "red", ["colour", "unknown key", "matrix, order_seed, run, tasks"]),
     ],

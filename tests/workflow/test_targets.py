@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -88,4 +89,22 @@ def test_a_task_of_the_users_own(checkout: Checkout) -> None:
     assert checkout.plan(path, "--configfile", "own.yaml") == {
         **BEFORE_TRAINING,
         "train_protocol": 1,
+    }
+
+
+def test_servers_are_for_the_strategies_that_have_them(checkout: Checkout) -> None:
+    """A task's serial and ring runs are what they are beside a parameter server of any size."""
+    (checkout.path / "servers.yaml").write_text("tasks: {digits: {num_servers: 3}}")
+    flags = {}
+    for strategy, world_size in (("parameter_server-queue", 2), ("ring-queue", 2), ("serial", 1)):
+        path = run_path(strategy, world_size=world_size)
+        planned = checkout.snakemake(
+            "--dry-run", "--printshellcmds", path, "--configfile", "servers.yaml"
+        )
+        assert planned.code == 0, planned.text
+        flags[strategy] = re.search(r"train .*--num-servers (\d+)", planned.text)
+    assert {strategy: found and found[1] for strategy, found in flags.items()} == {
+        "parameter_server-queue": "3",
+        "ring-queue": "1",
+        "serial": "1",
     }

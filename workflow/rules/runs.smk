@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 from dmlf.config import RunConfig, split_strategy
 from dmlf.errors import ConfigError
+from dmlf.protocol import registry
 from dmlf.transport import TRANSPORTS
 
 
@@ -16,6 +17,8 @@ def run_config(run):
     """Resolve what a path says, with the settings of its task, to a full configuration."""
     algorithm, transport = split_strategy(run.strategy)
     settings = {"task": run.task, **config["tasks"][run.task], **config["run"]}
+    if algorithm not in registry() or not registry()[algorithm].has_servers:
+        settings.pop("num_servers", None)  # the task's other strategies know no servers
     return RunConfig(
         **settings,
         algorithm=algorithm,

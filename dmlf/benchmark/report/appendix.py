@@ -20,8 +20,9 @@ _WORDS = {
     "shard": "a fixed piece of every global batch. A step always has the same shards; workers own "
     "blocks of them, so that the world size does not change what is computed.",
     "global batch": "the samples of one step of all workers, the same at every world size.",
-    "parameter server": "one process that owns the parameters: workers push gradients to it, it "
-    "adds them, takes the optimizer's step, and workers pull the new parameters.",
+    "parameter server": "one process that owns the parameters, or several that own a part each: "
+    "workers push gradients to it, it adds them, takes the optimizer's step, and workers pull the "
+    "new parameters.",
     "ring": "workers in a circle that pass pieces of the gradient to their neighbour until every "
     "worker has the sum (ring all-reduce); there is no server.",
     "ddp": "PyTorch's own DistributedDataParallel, here over Gloo: the peer to compare with.",

@@ -24,8 +24,8 @@ _CAPTIONS = {
         "Efficiency is throughput at world size W over W times the throughput of the base at world "
         "size 1, at a constant global batch (strong scaling). On the left the base is the strategy "
         "itself at world size 1: what its own overhead at one worker hides is not seen there. On "
-        "the right the base is serial training: what a user gains. A parameter server's own "
-        f"process is not counted in W. {_POINTS}"
+        "the right the base is serial training: what a user gains. The servers' own "
+        f"processes are not counted in W. {_POINTS}"
     ),
     "convergence": (
         "Test accuracy and test loss of every run, by epoch and by training time (without "

@@ -99,8 +99,8 @@ def _oversubscription(runs: Sequence[RunRow], points: Sequence[tuple[Cohort, Poi
         "they take turns. Such a run shows what happens on this machine, not what the algorithm "
         f"does where each process has a core of its own. With {have}, this holds for "
         f"{'; '.join(crowded)}. They are hollow or pale in the "
-        "figures and take no part in the answer above. A parameter server is one more process "
-        "than its workers."
+        "figures and take no part in the answer above. A parameter server has its servers as "
+        "processes beside its workers: one unless its name says more."
     )
 
 

@@ -1,8 +1,11 @@
-"""Synchronous parameter server: workers push gradients, one server applies them, workers pull.
+"""Synchronous parameter server: workers push gradients, servers apply them, workers pull.
 
-The server owns the parameters and the optimizer. In each step it adds the pushes of all workers
-in rank order, lets the optimizer step once, and answers every worker with the new parameters. A
-push asks for its pull: no worker sends anything between the two, so no request message is needed.
+The servers own the parameters and the optimizer, each of them the buckets of its own
+(`dmlf.protocol.ownership`); one server owns everything. In each step the owner of a bucket adds
+the pushes of all workers in rank order. When the servers have agreed that all their sums are
+complete and finite, and not before, each lets the optimizer step once, and answers every worker
+with its verdict and its new parameters. So a step is applied by all servers or by none. A push
+asks for its pull: no worker sends anything between the two, so no request message is needed.
 
 Source: Li et al., "Scaling distributed machine learning with the parameter server", OSDI 2014,
 in the bulk-synchronous form of Valiant, "A bridging model for parallel computation", 1990.
@@ -14,7 +17,7 @@ from collections.abc import Sequence
 
 from dmlf.errors import NonFiniteGradient
 from dmlf.protocol.accumulator import Accumulator
-from dmlf.protocol.agree import ABORT_NON_FINITE, COMMIT
+from dmlf.protocol.agree import COMMIT, agree_verdict, agreement_messages
 from dmlf.protocol.algorithm import Algorithm, BucketShape, Fold, Traffic, register
 from dmlf.protocol.effects import (
     Apply,
@@ -26,6 +29,7 @@ from dmlf.protocol.effects import (
     WriteParameters,
     receive,
 )
+from dmlf.protocol.ownership import owned_buckets, owner
 from dmlf.protocol.tags import Phase, Tag
 
 
@@ -37,9 +41,13 @@ def fold(numel: int, world_size: int) -> list[tuple[slice, Fold]]:
     return [(slice(0, numel), order)]
 
 
-def traffic(buckets: Sequence[BucketShape], world_size: int) -> Traffic:
-    """W pushes and W pulls a bucket, W one-byte verdicts a step, 2 W scales if there are any."""
-    total = Traffic(world_size, world_size)
+def traffic(buckets: Sequence[BucketShape], world_size: int, num_servers: int) -> Traffic:
+    """W pushes and W pulls a bucket, 2 W scales if there are any; the verdict of a step.
+
+    The servers agree on it in S ceil(log2 S) one-byte messages, and each tells all W workers.
+    """
+    verdicts = agreement_messages(num_servers) + num_servers * world_size
+    total = Traffic(verdicts, verdicts)
     for bucket in buckets:
         partial, reduced = bucket.numel * bucket.partial_itemsize, bucket.numel * 4
         total += Traffic(2 * world_size, world_size * (partial + reduced))
@@ -49,14 +57,14 @@ def traffic(buckets: Sequence[BucketShape], world_size: int) -> Traffic:
 
 
 def worker_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
-    """Push the local gradient of every bucket, wait for the verdict, pull the parameters.
+    """Push the local gradient of every bucket, wait for the verdicts, pull the parameters.
 
     Cost per worker: num_buckets pushes and as many pulls of the whole bucket.
-    Raises NonFiniteGradient when the server refused the step; parameters are then unchanged.
+    Raises NonFiniteGradient when the servers refused the step; parameters are then unchanged.
     """
-    server = member.world_size
     start = Tag(member.generation, step, 0, Phase.PUSH, 0, member.rank)
     for index in range(num_buckets):
+        server = member.world_size + owner(index, member.num_servers)
         bucket: Accumulator = yield Gradient(step, index)
         mine = start._replace(bucket=index)
         scale = bucket.scale()
@@ -67,24 +75,29 @@ def worker_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
         bucket.begin()
         yield Send(server, mine, bucket.partial(slice(0, bucket.numel)))
 
-    verdict = yield from receive(member, start.of(Phase.COMMIT, 0, server))
-    if verdict != COMMIT:
+    committed = True
+    for server in member.servers:
+        verdict = yield from receive(member, start.of(Phase.COMMIT, 0, server))
+        committed = committed and verdict == COMMIT
+    if not committed:
         raise NonFiniteGradient(step)
     for index in range(num_buckets):
+        server = member.world_size + owner(index, member.num_servers)
         pull = start._replace(bucket=index, phase=Phase.PULL, src=server)
         parameters = yield from receive(member, pull)
         yield WriteParameters(index, parameters)
 
 
 def server_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
-    """Add every worker's push in rank order, apply once, answer every worker.
+    """Add every worker's push in rank order, apply once all servers can, answer every worker.
 
-    Raises NonFiniteGradient, after telling every worker, when the sum is not finite.
+    Raises NonFiniteGradient, after telling every worker, when a sum is not finite on any server.
     """
     workers = range(member.world_size)
+    owned = owned_buckets(member.rank - member.world_size, num_buckets, member.num_servers)
     start = Tag(member.generation, step, 0, Phase.PUSH, 0, member.rank)
     finite = True
-    for index in range(num_buckets):
+    for index in owned:
         bucket: Accumulator = yield Gradient(step, index)
         at = start._replace(bucket=index)
         if bucket.scale() is not None:
@@ -103,14 +116,14 @@ def server_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
         bucket.finish(everything)
         finite = finite and bucket.is_finite()
 
-    if finite:
+    verdict = yield from agree_verdict(member, member.servers, step, finite)
+    if verdict == COMMIT:
         yield Apply(step)
     for worker in workers:
-        verdict = COMMIT if finite else ABORT_NON_FINITE
         yield Send(worker, start._replace(phase=Phase.COMMIT), verdict)
-    if not finite:
+    if verdict != COMMIT:
         raise NonFiniteGradient(step)
-    for index in range(num_buckets):
+    for index in owned:
         parameters = yield ReadParameters(index)
         for worker in workers:
             yield Send(worker, start._replace(bucket=index, phase=Phase.PULL), parameters)
