@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +12,7 @@ from dmlf.numerics import Float32Accumulator
 from dmlf.protocol import BucketShape, Member, Message, Phase, Tag, registry
 from dmlf.runtime import Driver
 from dmlf.transport import TRANSPORTS
+from tests.transport.groups import group
 
 
 class Vector:
@@ -42,8 +42,7 @@ class Vector:
 def test_a_step_over_a_real_transport(transport: str, name: str, world_size: int) -> None:
     algorithm, numel = registry()[name], 1013
     size = world_size + algorithm.num_servers
-    context = multiprocessing.get_context("spawn")
-    links = [endpoint.connect() for endpoint in TRANSPORTS[transport](context, size)]
+    links = group(transport, size)
     locals_ = [Vector(rank, numel) for rank in range(size)]
     drivers = [Driver(links[rank], locals_[rank], 30.0) for rank in range(size)]
     expected = np.sum([Vector(rank, numel).flat for rank in range(world_size)], axis=0)
@@ -66,8 +65,7 @@ def test_a_step_over_a_real_transport(transport: str, name: str, world_size: int
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_stale_message_is_refused_by_name(transport: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    first, second = [endpoint.connect() for endpoint in TRANSPORTS[transport](context, 2)]
+    first, second = group(transport, 2)
     first.send(1, Message(Tag(0, 4, 0, Phase.REDUCE_SCATTER, 0, 0), np.zeros(2, np.float32)))
     driver = Driver(second, Vector(1, 4), 30.0)
     with pytest.raises(StepMismatch) as caught:
@@ -82,8 +80,7 @@ def test_a_stale_message_is_refused_by_name(transport: str) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_silent_peer_ends_at_the_deadline(transport: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    first, second = [endpoint.connect() for endpoint in TRANSPORTS[transport](context, 2)]
+    first, second = group(transport, 2)
     driver = Driver(second, Vector(1, 4), 0.05)
     with pytest.raises(DeadlineExceeded) as caught:
         driver.run(registry()["ring"].rank_step(Member(1, 2), 0, 1))

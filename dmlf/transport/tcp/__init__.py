@@ -5,8 +5,8 @@ Every frame carries who it is from and for, and a checksum of its header and of 
 (`auth.py`), if wanted inside TLS (`tls.py`). What this promises, and what not: `docs/tcp.md`.
 
 - No call blocks for ever, and ranks that all send before any receives do not block one another:
-  what the kernel does not take at once is queued and goes out during later calls. A registered
-  vector is queued as it is, anything else as a copy.
+  what the kernel does not take at once is queued, and goes out during later calls or, between
+  them, from a thread. A registered vector is queued as it is, anything else as a copy.
 - A deadline is for the whole frame: a peer that trickles does not extend it. The part that has
   come is kept, so the link works on after a deadline.
 - A peer that is gone is PeerLost at once, an altered frame ChecksumMismatch; both end the link.

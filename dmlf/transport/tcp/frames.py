@@ -31,7 +31,7 @@ MAGIC = b"dmlf"
 VERSION = 1
 MAX_PAYLOAD_BYTES = 1 << 30
 """The largest payload that ranks send one another."""
-PIECE_BYTES = 1 << 18
+PIECE_BYTES = 1 << 19
 """What is read or written at once: it is still in the core's cache when its checksum is made."""
 
 # magic, version, kind, phase, dtype; generation, step; bucket, round, src, dst; length, checksum

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import ssl
+import sys
+import termios
 from collections import deque
 
 from dmlf.errors import ChecksumMismatch, FrameError, PeerLost, SourceMismatch
@@ -93,6 +96,23 @@ class Link:
             return self.parser.advance(num_bytes), True
         except (FrameError, ChecksumMismatch, SourceMismatch) as error:
             raise self._end(error) from None
+
+    def discard_incoming(self) -> None:
+        """Read what has come, and forget it."""
+        if self._failure is None:
+            try:
+                while self.connection.recv(PIECE_BYTES):
+                    pass
+            except OSError:  # no more of it, or nobody there
+                pass
+
+    def unacknowledged(self) -> int:
+        """How many bytes the kernel has taken that have not arrived."""
+        if self._failure is not None:
+            return 0
+        return int.from_bytes(
+            fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder
+        )
 
     def close(self) -> None:
         """Hang up; what the kernel has taken is still delivered."""

@@ -19,6 +19,7 @@ from dmlf.protocol import Message
 from dmlf.transport.base import allocate_plain
 from dmlf.transport.tcp import mesh
 from dmlf.transport.tcp.auth import Identity, check_key
+from dmlf.transport.tcp.flusher import Flusher
 from dmlf.transport.tcp.frames import (
     MAX_PAYLOAD_BYTES,
     Kind,
@@ -35,6 +36,8 @@ CONNECT_S = 60.0
 """How long the ranks of a group wait for one another."""
 CLOSE_S = 5.0
 """How long `close` tries to hand over what was sent."""
+ACKNOWLEDGED_S = 1e-3
+"""How often `close` asks whether all has arrived: the kernel does not tell."""
 SPIN_S = 1e-4
 """How long a receive looks for its message before it sleeps: twice what waking up costs."""
 _PURPOSE = "mesh"
@@ -52,7 +55,7 @@ class TcpTransport:
             endpoint.listener, list(endpoint.addresses), credentials, endpoint.connect_timeout_s
         )
         cap = endpoint.max_payload_bytes
-        self._links = {}
+        self._links: dict[int, Link] = {}
         for peer, (connection, session) in sorted(connections.items()):
             name = f"rank {peer}"
             self._links[peer] = Link(
@@ -60,6 +63,7 @@ class TcpTransport:
                 Rules(Kind.DATA, name, session.receive_seed, cap, rank, peer, size),
                 Rules(Kind.DATA, name, session.send_seed, cap, rank, peer, size),
             )
+        self._flusher = Flusher(self._links.values())
         self._registered: list[tuple[int, int]] = []  # (first address, one past the last)
         self._vectors: list[npt.NDArray[Any]] = []
         # Where ranks outnumber the cores, the one that is waited for needs this one's core.
@@ -81,15 +85,38 @@ class TcpTransport:
         link, payload = self._links[dst], message.payload
         content, dtype = payload_bytes(payload, link.peer)
         header = encode_data(message.tag, dst, content, dtype, link.outgoing_rules)
-        link.send(header, content, isinstance(payload, bytes) or self._is_registered(payload))
+        stable = isinstance(payload, bytes) or self._is_registered(payload)
+        with self._flusher.turn:
+            link.send(header, content, stable)
+            self._flusher.notice()
         return content.nbytes
 
     def recv(self, src: int, timeout_s: float) -> Message:
         """Return the next message from `src`, all of it within `timeout_s`.
 
-        What waits to be sent, to any peer, is sent meanwhile. Raises DeadlineExceeded, PeerLost,
+        What waits to be sent, to any peer, is sent meanwhile. After DeadlineExceeded the part that
+        has come is kept, and the next call goes on from there. Raises DeadlineExceeded, PeerLost,
         and what FrameParser raises.
         """
+        with self._flusher.turn:
+            try:
+                return self._recv(src, timeout_s)
+            finally:
+                self._flusher.notice()
+
+    def close(self) -> None:
+        """Hand over what was sent, and hang up. Raises DeadlineExceeded, PeerLost."""
+        self._flusher.close()
+        deadline = time.monotonic() + CLOSE_S
+        try:
+            for peer, link in self._links.items():
+                self._deliver(peer, link, deadline)
+        finally:
+            for link in self._links.values():
+                link.close()
+            self._links.clear()
+
+    def _recv(self, src: int, timeout_s: float) -> Message:
         link = self._links[src]
         deadline = time.monotonic() + timeout_s
         looks_until = 0.0
@@ -110,20 +137,20 @@ class TcpTransport:
             if not moved and now >= looks_until:
                 self._sleep(link, deadline - now)
 
-    def close(self) -> None:
-        """Hand over what was sent, and hang up. Raises DeadlineExceeded, PeerLost."""
-        deadline = time.monotonic() + CLOSE_S
-        try:
-            for peer, link in self._links.items():
-                while link.outgoing and not (link.flush() and not link.outgoing):
-                    now = time.monotonic()
-                    if now >= deadline:
-                        raise DeadlineExceeded(self._rank, peer, CLOSE_S)
-                    self._sleep(None, deadline - now)
-        finally:
-            for link in self._links.values():
-                link.close()
-            self._links = {}
+    def _deliver(self, peer: int, link: Link, deadline: float) -> None:
+        """Return when all that was sent to `peer` lies on its host."""
+        while True:
+            if link.outgoing:
+                link.flush()
+            # A connection that is closed before its data is read, or before its own is
+            # acknowledged, may be reset, which would throw away what is still on the way.
+            link.discard_incoming()
+            if not link.outgoing and not link.unacknowledged():
+                return
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0.0:
+                raise DeadlineExceeded(self._rank, peer, CLOSE_S)
+            self._sleep(None, min(remaining_s, ACKNOWLEDGED_S))
 
     def _is_registered(self, payload: npt.NDArray[Any]) -> bool:
         start = payload.__array_interface__["data"][0]
