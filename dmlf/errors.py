@@ -164,10 +164,12 @@ class DeadlineExceeded(TransportError):
 class NoAnswer(TransportError):
     """The other end of a channel did not do its part within the timeout."""
 
-    def __init__(self, peer: str, timeout_s: float) -> None:
+    def __init__(self, peer: str, timeout_s: float, detail: str = "") -> None:
         self.peer = peer
         self.timeout_s = timeout_s
-        super().__init__(f"{peer} did not answer within {timeout_s:g} s; is it running?")
+        self.detail = detail
+        suffix = f" ({detail})" if detail else ""
+        super().__init__(f"{peer} did not answer within {timeout_s:g} s{suffix}; is it running?")
 
 
 class AddressUnavailable(TransportError):

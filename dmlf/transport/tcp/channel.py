@@ -88,10 +88,11 @@ def dial(
     while True:
         try:
             return _dial_once(address, credentials, deadline)
-        except OSError:
+        except OSError as error:
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0.0:
-                raise NoAnswer(name_of(address), timeout_s) from None
+                detail = error.strerror or str(error)
+                raise NoAnswer(name_of(address), timeout_s, detail) from None
             time.sleep(min(_RETRY_S, remaining_s))
 
 

@@ -9,12 +9,18 @@ import socket
 import ssl
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
 from dmlf.errors import AuthenticationError
-from dmlf.transport.tcp.auth import NONCE_BYTES, Handshake, Identity, Role, Session
+from dmlf.transport.tcp.auth import (
+    NONCE_BYTES,
+    Handshake,
+    Identity,
+    Role,
+    Session,
+    check_key,
+)
 from dmlf.transport.tcp.sockets import Address, name_of, start_connecting, tune
 from dmlf.transport.tcp.tls import Tls
 
@@ -23,13 +29,14 @@ AUTHENTICATION_S = 5.0
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 
 
-@dataclass(frozen=True, slots=True)
 class Credentials:
-    """What one end shows of itself, and the key that it expects others to hold."""
+    """What one end shows of itself, and what it expects of others. Raises ConfigError."""
 
-    me: Identity
-    key: bytes
-    tls: Tls | None = None
+    def __init__(self, me: Identity, key: bytes, tls: Tls | None = None) -> None:
+        self.me = me
+        self.key = check_key(key)
+        self.client_context = tls.context(server_side=False) if tls else None
+        self.server_context = tls.context(server_side=True) if tls else None
 
 
 class Greeting:
@@ -45,7 +52,7 @@ class Greeting:
         connection: socket.socket,
         handshake: Handshake,
         deadline: float,
-        tls: Tls | None,
+        tls: ssl.SSLContext | None,
         target: Any = None,
     ) -> None:
         self.connection = connection
@@ -92,7 +99,7 @@ class Greeting:
         finally:
             self.connection.close()
 
-    def _go(self, tls: Tls | None, target: Any) -> Iterator[int]:
+    def _go(self, tls: ssl.SSLContext | None, target: Any) -> Iterator[int]:
         if target is not None:
             yield from self._connect(target)
             self.connected = True
@@ -130,9 +137,8 @@ class Greeting:
                 raise OSError(number, os.strerror(number))
             yield EVENT_WRITE
 
-    def _encrypt(self, tls: Tls) -> Iterator[int]:
-        context = tls.context(server_side=self.accepted)
-        encrypted = context.wrap_socket(
+    def _encrypt(self, tls: ssl.SSLContext) -> Iterator[int]:
+        encrypted = tls.wrap_socket(
             self.connection, server_side=self.accepted, do_handshake_on_connect=False
         )
         self.connection = encrypted
@@ -155,7 +161,7 @@ def welcome(
         Role.ACCEPTOR, credentials.key, credentials.me, ranks, name_of(address), nonce
     )
     deadline = time.monotonic() + AUTHENTICATION_S
-    return Greeting(connection, handshake, deadline, credentials.tls)
+    return Greeting(connection, handshake, deadline, credentials.server_context)
 
 
 def approach(
@@ -165,4 +171,4 @@ def approach(
     nonce = secrets.token_bytes(NONCE_BYTES)
     handshake = Handshake(Role.INITIATOR, credentials.key, credentials.me, {rank}, name, nonce)
     connection, target = start_connecting(address)
-    return Greeting(connection, handshake, deadline, credentials.tls, target)
+    return Greeting(connection, handshake, deadline, credentials.client_context, target)
