@@ -16,7 +16,13 @@ DmlfError
 |-- NonFiniteGradient        NaN or infinity in a step's gradient; the step was not applied (step)
 |-- TransportError
 |   |-- PeerLost             a peer's process is gone (peer)
-|   `-- DeadlineExceeded     nothing came within the timeout (peer, timeout_s)
+|   |-- DeadlineExceeded     nothing came within the timeout (peer, timeout_s)
+|   |-- NoAnswer             the other end of a channel is silent (peer, timeout_s)
+|   |-- AddressUnavailable   an address cannot be listened on (host, port)
+|   |-- RendezvousError      ranks did not come together in time (rank, missing)
+|   |-- AuthenticationError  a connection did not prove that it belongs here (peer)
+|   |-- FrameError           bytes that are no frame of this link (peer, field, value)
+|   `-- ChecksumMismatch     a frame was altered on its way (peer, part)
 |-- RemoteError              user code failed on another rank (rank, traceback)
 |-- MetricsError             a metrics file is not valid (path, field)
 |-- TranscriptError          a transcript is truncated, altered or of another run (path)
@@ -152,6 +158,77 @@ class DeadlineExceeded(TransportError):
         super().__init__(
             f"rank {rank} waited {timeout_s:g} s for rank {peer}; "
             "raise --timeout-s if steps take that long"
+        )
+
+
+class NoAnswer(TransportError):
+    """The other end of a channel did not do its part within the timeout."""
+
+    def __init__(self, peer: str, timeout_s: float, detail: str = "") -> None:
+        self.peer = peer
+        self.timeout_s = timeout_s
+        self.detail = detail
+        suffix = f" ({detail})" if detail else ""
+        super().__init__(f"{peer} did not answer within {timeout_s:g} s{suffix}; is it running?")
+
+
+class AddressUnavailable(TransportError):
+    """An address cannot be listened on."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        self.host = host
+        self.port = port
+        self.reason = reason
+        super().__init__(
+            f"cannot listen on {host}:{port}: {reason}; choose another port, or 0 for a free one"
+        )
+
+
+class RendezvousError(TransportError):
+    """Some ranks of a group did not come within the timeout."""
+
+    def __init__(self, rank: int, missing: list[int], timeout_s: float, detail: str = "") -> None:
+        self.rank = rank
+        self.missing = missing
+        self.timeout_s = timeout_s
+        self.detail = detail
+        ranks = ", ".join(map(str, missing))
+        suffix = f" ({detail})" if detail else ""
+        super().__init__(
+            f"rank {rank} waited {timeout_s:g} s to connect with rank {ranks}{suffix}; "
+            "were all ranks started, with the same addresses?"
+        )
+
+
+class AuthenticationError(TransportError):
+    """A connection did not prove that it holds the group's key and belongs here."""
+
+    def __init__(self, peer: str, detail: str) -> None:
+        self.peer = peer
+        self.detail = detail
+        super().__init__(f"{peer} is not authenticated: {detail}")
+
+
+class FrameError(TransportError):
+    """Bytes are not a frame that this link may carry."""
+
+    def __init__(self, peer: str, field: str, value: object, allowed: str) -> None:
+        self.peer = peer
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+        super().__init__(f"frame of {peer}: {field} is {value!r}; expected {allowed}")
+
+
+class ChecksumMismatch(TransportError):
+    """A frame's bytes are not those that were sent; `part` is `header` or `payload`."""
+
+    def __init__(self, peer: str, part: str) -> None:
+        self.peer = peer
+        self.part = part
+        super().__init__(
+            f"frame of {peer}: the {part} does not match its checksum; "
+            "it was altered on its way, so look at memory and network of both hosts"
         )
 
 

@@ -10,7 +10,7 @@ from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, RemoteError
 from dmlf.protocol import registry
 from dmlf.training.run import replay_hash, train
-from dmlf.transport import TRANSPORTS
+from tests.transport.groups import EVERY_TRANSPORT
 
 SYNTHETIC = RunConfig(
     task="synthetic", max_steps=4, global_batch_size=32, learning_rate=0.05, timeout_s=30.0
@@ -21,7 +21,7 @@ def final_state(config: RunConfig) -> str:
     return train(config).final_state().sha256()
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", EVERY_TRANSPORT)
 @pytest.mark.parametrize("algorithm", registry())
 def test_processes_give_the_promised_bits(algorithm: str, transport: str) -> None:
     config = replace(SYNTHETIC, algorithm=algorithm, transport=transport, world_size=3)
@@ -31,7 +31,7 @@ def test_processes_give_the_promised_bits(algorithm: str, transport: str) -> Non
     assert final_state(exact) == final_state(serial)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", EVERY_TRANSPORT)
 @pytest.mark.parametrize("num_servers", [2, 3])
 @pytest.mark.parametrize("reduction", ["float32", "exact"])
 def test_servers_in_processes_share_the_work(
