@@ -185,17 +185,20 @@ class AddressUnavailable(TransportError):
 
 
 class RendezvousError(TransportError):
-    """Some ranks of a group did not come within the timeout."""
+    """Some ranks of a group did not come within the timeout; `rank` is None at a coordinator."""
 
-    def __init__(self, rank: int, missing: list[int], timeout_s: float, detail: str = "") -> None:
+    def __init__(
+        self, rank: int | None, missing: list[int], timeout_s: float, detail: str = ""
+    ) -> None:
         self.rank = rank
         self.missing = missing
         self.timeout_s = timeout_s
         self.detail = detail
+        who = "the coordinator" if rank is None else f"rank {rank}"
         ranks = ", ".join(map(str, missing))
         suffix = f" ({detail})" if detail else ""
         super().__init__(
-            f"rank {rank} waited {timeout_s:g} s to connect with rank {ranks}{suffix}; "
+            f"{who} waited {timeout_s:g} s to connect with rank {ranks}{suffix}; "
             "were all ranks started, with the same addresses?"
         )
 

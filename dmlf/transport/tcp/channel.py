@@ -43,6 +43,11 @@ class Channel:
         connection = self._connection
         return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
 
+    @property
+    def own_host(self) -> str:
+        """The address of this end's host, as the connection has it."""
+        return str(self._connection.getsockname()[0])
+
     def send(self, value: dict[str, Any], timeout_s: float) -> None:
         """Send a JSON object. Raises NoAnswer, PeerLost, FrameError."""
         deadline = time.monotonic() + timeout_s
