@@ -97,14 +97,18 @@ class Link:
         except (FrameError, ChecksumMismatch, SourceMismatch) as error:
             raise self._end(error) from None
 
-    def discard_incoming(self) -> None:
-        """Read what has come, and forget it."""
-        if self._failure is None:
-            try:
-                while self.connection.recv(PIECE_BYTES):
-                    pass
-            except OSError:  # no more of it, or nobody there
+    def discard_incoming(self) -> bool:
+        """Read what has come, and forget it; False if the peer has hung up."""
+        if self._failure is not None:
+            return False
+        try:
+            while self.connection.recv(PIECE_BYTES):
                 pass
+        except WOULD_BLOCK:
+            return True
+        except OSError:
+            pass
+        return False
 
     def unacknowledged(self) -> int:
         """How many bytes the kernel has taken that have not arrived."""

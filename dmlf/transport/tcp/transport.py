@@ -144,8 +144,8 @@ class TcpTransport:
                 link.flush()
             # A connection that is closed before its data is read, or before its own is
             # acknowledged, may be reset, which would throw away what is still on the way.
-            link.discard_incoming()
-            if not link.outgoing and not link.unacknowledged():
+            reads = link.discard_incoming()
+            if not link.outgoing and not (reads and link.unacknowledged()):
                 return
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0.0:
