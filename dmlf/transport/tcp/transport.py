@@ -133,7 +133,7 @@ class TcpTransport:
             if moved:
                 looks_until = 0.0
             elif not looks_until:
-                looks_until = now + SPIN_S if self._spins else now
+                looks_until = now + SPIN_S if self._spins and link.peer_runs_elsewhere() else now
             if not moved and now >= looks_until:
                 self._sleep(link, deadline - now)
 
