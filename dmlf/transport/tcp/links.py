@@ -10,6 +10,7 @@ import termios
 from collections import deque
 
 from dmlf.errors import ChecksumMismatch, FrameError, PeerLost, SourceMismatch
+from dmlf.transport.shm.kernel import current_core
 from dmlf.transport.tcp.frames import PIECE_BYTES, Frame, FrameParser, Rules
 from dmlf.transport.tcp.sockets import WOULD_BLOCK
 
@@ -97,14 +98,18 @@ class Link:
         except (FrameError, ChecksumMismatch, SourceMismatch) as error:
             raise self._end(error) from None
 
-    def discard_incoming(self) -> None:
-        """Read what has come, and forget it."""
-        if self._failure is None:
-            try:
-                while self.connection.recv(PIECE_BYTES):
-                    pass
-            except OSError:  # no more of it, or nobody there
+    def discard_incoming(self) -> bool:
+        """Read what has come, and forget it; False if the peer has hung up."""
+        if self._failure is not None:
+            return False
+        try:
+            while self.connection.recv(PIECE_BYTES):
                 pass
+        except WOULD_BLOCK:
+            return True
+        except OSError:
+            pass
+        return False
 
     def unacknowledged(self) -> int:
         """How many bytes the kernel has taken that have not arrived."""
@@ -113,6 +118,14 @@ class Link:
         return int.from_bytes(
             fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder
         )
+
+    def peer_runs_elsewhere(self) -> bool:
+        """Whether the peer was on another core than this one when it last sent, on one host.
+
+        If not it cannot send before this rank sleeps.
+        """
+        last = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU)
+        return last != current_core()
 
     def close(self) -> None:
         """Hang up; what the kernel has taken is still delivered."""

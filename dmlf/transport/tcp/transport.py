@@ -133,7 +133,7 @@ class TcpTransport:
             if moved:
                 looks_until = 0.0
             elif not looks_until:
-                looks_until = now + SPIN_S if self._spins else now
+                looks_until = now + SPIN_S if self._spins and link.peer_runs_elsewhere() else now
             if not moved and now >= looks_until:
                 self._sleep(link, deadline - now)
 
@@ -144,8 +144,8 @@ class TcpTransport:
                 link.flush()
             # A connection that is closed before its data is read, or before its own is
             # acknowledged, may be reset, which would throw away what is still on the way.
-            link.discard_incoming()
-            if not link.outgoing and not link.unacknowledged():
+            reads = link.discard_incoming()
+            if not link.outgoing and not (reads and link.unacknowledged()):
                 return
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0.0:

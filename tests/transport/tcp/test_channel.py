@@ -63,8 +63,8 @@ class Server:
         self._ended = True
         self._thread.join()
         self.acceptor.close()
-        for channel in self.channels:
-            channel.close()
+        for served in self.channels:
+            served.close()
 
 
 @contextmanager
@@ -78,11 +78,11 @@ def serving(*arguments: Any) -> Iterator[Server]:
 
 @contextmanager
 def dialed(server: Server, key: bytes = KEY, tls: Tls | None = None) -> Iterator[Channel]:
-    channel = dial(server.address, key, "control", tls, TIMEOUT_S)
+    client = dial(server.address, key, "control", tls, TIMEOUT_S)
     try:
-        yield channel
+        yield client
     finally:
-        channel.close()
+        client.close()
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def test_many_clients_are_served_and_hear_what_is_theirs() -> None:
         for index, client in enumerate(clients):
             client.send({"index": index}, TIMEOUT_S)
         for index in range(20):
-            channel = server.channel(index)
-            channel.send(channel.recv(TIMEOUT_S), TIMEOUT_S)
+            served = server.channel(index)
+            served.send(served.recv(TIMEOUT_S), TIMEOUT_S)
         for index, client in enumerate(clients):
             assert client.recv(TIMEOUT_S) == {"index": index}
 
@@ -385,10 +385,10 @@ def test_objects_go_through_tls(files: dict[str, Tls]) -> None:
             assert server.channel().recv(TIMEOUT_S) == value
         for index in range(3):
             client.send({"index": index}, TIMEOUT_S)
-        channel = server.channel()
+        served = server.channel()
         for index in range(3):
-            assert channel.pending or select.select([channel], [], [], TIMEOUT_S)[0]
-            assert channel.recv(TIMEOUT_S) == {"index": index}
+            assert served.pending or select.select([served], [], [], TIMEOUT_S)[0]
+            assert served.recv(TIMEOUT_S) == {"index": index}
 
 
 @pytest.mark.parametrize("who", ["unknown to the server", "unknown to the client"])
