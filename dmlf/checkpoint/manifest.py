@@ -26,7 +26,7 @@ from dmlf.checkpoint.tensors import (
     name_problem,
     state_sha256,
 )
-from dmlf.config import RunConfig
+from dmlf.config import RunConfig, canonical_json
 from dmlf.errors import ConfigError
 
 FORMAT = "dmlf-checkpoint"
@@ -85,6 +85,20 @@ class Manifest:
 def marker(manifest: bytes) -> bytes:
     """The content of COMPLETE: the SHA-256 of manifest.json in hexadecimal, and a newline."""
     return f"{hashlib.sha256(manifest).hexdigest()}\n".encode()
+
+
+def encode_entry(entry: FileEntry) -> bytes:
+    """A file's entry as JSON, to be sent to the rank that commits."""
+    return canonical_json({"name": entry.name, "entry": _file_entry_mapping(entry)})
+
+
+def decode_entry(content: bytes) -> FileEntry:
+    """The entry that `encode_entry` was given. Raises ValueError, naming the field."""
+    value = _object("part", strict_json.parse(content))
+    _keys("part", value, ("name", "entry"))
+    if not isinstance(value["name"], str):
+        raise ValueError("part: name is no string")
+    return _file_entry(value["name"], value["entry"])
 
 
 def _file_entry_mapping(entry: FileEntry) -> dict[str, Any]:

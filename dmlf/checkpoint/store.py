@@ -70,7 +70,8 @@ def write_part(
 
     draft: what `CheckpointStore.begin` returned, in this or any other process of the host. part:
     None for the whole group; parts are numbered from 0 without gaps, hold whole tensors, and may
-    share a tensor only where they agree on its bits. The entry returned is for `commit`.
+    share a tensor only where they agree on its bits. The entry returned is for `commit`;
+    `encode_entry` makes bytes of it, for a message to the rank that commits.
     Raises CheckpointWriteError; the draft is then of no use.
     """
     if group not in GROUPS:

@@ -51,7 +51,7 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """What the manifest says of one file; plain values, so that it can travel between ranks."""
+    """What the manifest says of one file."""
 
     name: str
     size: int

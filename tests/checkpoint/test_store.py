@@ -18,6 +18,8 @@ from dmlf.checkpoint import (
     RunState,
     SamplerPosition,
     Snapshot,
+    decode_entry,
+    encode_entry,
     load_checkpoint,
     load_newest,
     write_part,
@@ -94,6 +96,8 @@ def test_the_hash_of_the_state_does_not_depend_on_how_it_is_cut(tmp_path: Path) 
         for part, mine in enumerate([names_of[:1], names_of[1:], ["steps"], []]):
             arrays = {name: whole.optimizer[name] for name in mine}
             entries.append(write_part(draft, "optimizer", arrays, part))
+        sent = [encode_entry(entry) for entry in entries]
+        assert [decode_entry(content) for content in sent] == entries
         second = load_checkpoint(store.commit(entries), CONFIG)
     assert sorted(second.manifest.files) == [
         *(f"optimizer.{part}.safetensors" for part in range(4)),
@@ -156,6 +160,16 @@ def test_parts_that_contradict_or_are_not_committed_are_refused(tmp_path: Path) 
         with pytest.raises(CheckpointWriteError, match=r"optimizer\.safetensors"):
             store.commit(entries)
         assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b'{"name": 1, "entry": {}}', b'{"name": "a", "entry": []}',
+     b'{"name": "a", "entry": {"size": -1, "sha256": "", "tensors": {}}}'],
+)  # fmt: skip
+def test_an_entry_that_is_none_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        decode_entry(content)
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
