@@ -192,6 +192,7 @@ LIES: dict[str, Callable[[dict[str, Any]], None]] = {
     "config of huge number": _set("config", "learning_rate")(10**400),
     "config of wrong type": _set("config", "hidden_sizes")(None),
     "config options of wrong type": _set("config", "task_options")([1]),
+    "config with a long text": _set("config", "task")("-" * 10_000),
     "config of unknown key": _set("config", "code")("import os"),
     "other state": _set("state_sha256")("0" * 64),
     "no hash": _set("source_sha256")("g" * 64),
@@ -292,7 +293,10 @@ def test_what_is_no_regular_file(folder: Path, name: str, kind: str) -> None:
             os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero
         except PermissionError:
             pytest.skip("device files need root")
-    assert name in refused(folder)
+    problem = refused(folder)
+    assert name in problem
+    # A link and a socket cannot even be opened.
+    assert ("not a regular file" in problem) == (kind in ("fifo", "folder", "device"))
 
 
 class _inside:  # noqa: N801

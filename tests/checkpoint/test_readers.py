@@ -7,10 +7,34 @@ import select
 import signal
 from pathlib import Path
 
-from dmlf.checkpoint import CheckpointStore, load_newest
+import pytest
+
+from dmlf.checkpoint import CheckpointStore, load, load_newest
 from tests.checkpoint.snapshots import CONFIG, bits, snapshot
 
 SAVES = 60
+
+
+def test_the_checkpoint_that_is_about_to_be_read_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with CheckpointStore(tmp_path, CONFIG, keep=1) as store:
+        store.save(snapshot(1))
+        to_come = [2, 3, 4]
+        listed = load.candidates
+
+        def overtaken(folder: Path) -> list[str]:
+            names = listed(folder)
+            if to_come:
+                store.save(snapshot(to_come.pop(0)))
+            return names
+
+        monkeypatch.setattr(load, "candidates", overtaken)
+        loaded = load_newest(tmp_path, CONFIG)
+    assert to_come == []
+    assert loaded is not None
+    assert loaded.rejected == ()
+    assert bits(loaded.snapshot) == bits(snapshot(4))
 
 
 def test_loading_while_another_process_saves_and_removes(tmp_path: Path) -> None:
