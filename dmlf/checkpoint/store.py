@@ -92,8 +92,9 @@ class CheckpointStore:
 
     keep: how many of the newest valid checkpoints stay. Opening makes the folder, locks it, and
     verifies in full what is there. The kernel frees the lock when the process ends, however it
-    does (and the processes forked from it since, which share it). Raises CheckpointWriteError where another process writes here, and CheckpointMismatch
-    where the folder holds a checkpoint of another run.
+    does, and with it those that were forked from it since, which share the lock. Raises
+    CheckpointWriteError where another process writes here, and CheckpointMismatch where the folder
+    holds a checkpoint of another run.
     """
 
     def __init__(

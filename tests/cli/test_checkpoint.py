@@ -48,13 +48,16 @@ def test_an_invalid_one_is_named_with_its_reason(
         stream.seek(-1, os.SEEK_END)
         stream.write(b"\xff")
     (folder / "step-0000000004" / "new\nline\udcff").touch()
+    (folder / "step-\x1b[31m\nvalid\udcff").mkdir()
     code, out, err = run(capsys, verb, str(folder))
     assert (code, err) == (expected, "")
     out.encode("utf-8")
-    first, second, last = out.splitlines()
+    assert "\x1b" not in out
+    first, second, third, last = out.splitlines()
     assert first.startswith("INVALID  step-0000000005: optimizer.safetensors: its SHA-256")
     assert "step-0000000004" in second
-    assert last == "2 checkpoints: 0 valid, 2 invalid"
+    assert r"\x1b" in third
+    assert last == "3 checkpoints: 0 valid, 3 invalid"
 
 
 @pytest.mark.parametrize(("verb", "expected"), [("show", 0), ("verify", 1)])
