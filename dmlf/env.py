@@ -45,6 +45,7 @@ AFTER_A_RUN = (
     "benchmark/table.py",
     "benchmark/verify.py",
     "cli/benchmark.py",
+    "cli/checkpoint.py",
     "cli/evidence.py",
     "cli/protocol_check.py",
     "cli/protocols.py",

@@ -26,6 +26,11 @@ DmlfError
 |-- RemoteError              user code failed on another rank (rank, traceback)
 |-- MetricsError             a metrics file is not valid (path, field)
 |-- TranscriptError          a transcript is truncated, altered or of another run (path)
+|-- CheckpointError          (path, problem)
+|   |-- CheckpointCorrupt    a checkpoint is incomplete, damaged or not what it claims
+|   |-- CheckpointMismatch   a whole checkpoint, of another run
+|   |-- CheckpointWriteError a checkpoint could not be written; earlier ones are as they were
+|   `-- NoValidCheckpoint    there are checkpoints, and none can be used (rejected)
 `-- SimulationFailure        an invariant broke under simulation (invariant, seed, schedule)
 
 A message says what was wrong, where, and what to do; programs read the fields instead.
@@ -33,6 +38,7 @@ A message says what was wrong, where, and what to do; programs read the fields i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -262,6 +268,36 @@ class TranscriptError(DmlfError):
         self.path = path
         self.problem = problem
         super().__init__(f"{path}: {problem}")
+
+
+class CheckpointError(DmlfError):
+    """Something is wrong with a checkpoint or a folder of checkpoints."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"{path}: {problem}")
+
+
+class CheckpointCorrupt(CheckpointError):
+    """A checkpoint is incomplete, damaged, or not what it claims to be."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """A checkpoint is whole, but of another run than the one that asks for it."""
+
+
+class CheckpointWriteError(CheckpointError):
+    """A checkpoint could not be written; those that were there before are as they were."""
+
+
+class NoValidCheckpoint(CheckpointError):
+    """There are checkpoints, and none can be used; `rejected` says why, newest first."""
+
+    def __init__(self, path: str, rejected: Sequence[CheckpointError]) -> None:
+        self.rejected = tuple(rejected)
+        reasons = "; ".join(str(error) for error in self.rejected)
+        super().__init__(path, f"no usable checkpoint among {len(self.rejected)}: {reasons}")
 
 
 class SimulationFailure(DmlfError):
