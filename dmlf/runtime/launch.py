@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from dmlf.errors import PeerLost
+from dmlf.errors import PeerLost, TransportError
 from dmlf.runtime.child import run_child
 
 THREAD_VARIABLES = (
@@ -72,10 +72,12 @@ def run_ranks(context: ForkServerContext, program: str, arguments: Sequence[Any]
 
 
 def _collect(processes: Sequence[ForkServerProcess], pipes: Sequence[Connection]) -> list[Any]:
-    """Wait for one result per rank; raise the first failure."""
+    """Wait for one result per rank; raise the first failure, a cause before its consequences."""
     results: dict[int, Any] = {}
     waiting = {pipe: rank for rank, pipe in enumerate(pipes)}
     while waiting:
+        causes: list[Exception] = []
+        consequences: list[Exception] = []
         for pipe in wait(list(waiting)):
             assert isinstance(pipe, Connection)
             rank = waiting.pop(pipe)
@@ -83,10 +85,15 @@ def _collect(processes: Sequence[ForkServerProcess], pipes: Sequence[Connection]
                 result = pipe.recv()
             except EOFError:
                 processes[rank].join()
-                raise PeerLost(f"rank {rank}", _death(processes[rank].exitcode)) from None
-            if isinstance(result, Exception):
-                raise result
+                causes.append(PeerLost(f"rank {rank}", _death(processes[rank].exitcode)))
+                continue
+            if isinstance(result, TransportError):  # of a rank that saw another one go
+                consequences.append(result)
+            elif isinstance(result, Exception):
+                causes.append(result)
             results[rank] = result
+        for failure in causes + consequences:
+            raise failure
     return [results[rank] for rank in range(len(processes))]
 
 

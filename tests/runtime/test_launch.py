@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from dmlf.errors import NonFiniteGradient, PeerLost, RemoteError
 from dmlf.runtime import process_context, run_ranks
+from dmlf.runtime.launch import _collect
 
 PROGRAMS = "tests.runtime.programs"
 ROOT = Path(__file__).parent.parent.parent
@@ -49,6 +51,27 @@ def test_a_rank_that_dies_without_a_word_is_named(function: str, detail: str) ->
         run(function, [2, 2, 2])
     assert caught.value.peer == "rank 2"
     assert detail in caught.value.detail
+
+
+def test_a_cause_is_named_before_its_consequences() -> None:
+    """Rank 1 was killed; by the time the launcher looks, rank 0 has failed because of it."""
+
+    class Killed:
+        exitcode = -signal.SIGKILL
+
+        def join(self) -> None:
+            """It has ended."""
+
+    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(3)]
+    pipes[0][1].send(PeerLost("rank 2", "it closed the connection"))
+    pipes[2][1].send(PeerLost("rank 1", "it closed the connection"))
+    for _, sender in pipes:
+        sender.close()
+    with pytest.raises(PeerLost, match="SIGKILL") as caught:
+        _collect([Killed()] * 3, [receiver for receiver, _ in pipes])  # type: ignore[list-item]
+    assert caught.value.peer == "rank 1"
+    for receiver, _ in pipes:
+        receiver.close()
 
 
 def test_ranks_have_the_threads_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
