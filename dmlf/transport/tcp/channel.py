@@ -71,7 +71,7 @@ class Channel:
                 self._sleep(False, deadline, timeout_s)
 
     def close(self) -> None:
-        """Hang up; what was sent is still delivered."""
+        """Hang up; what was sent is still delivered if all that came has been read."""
         self._link.close()
 
     def _sleep(self, for_writing: bool, deadline: float, timeout_s: float) -> None:

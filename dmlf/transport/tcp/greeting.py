@@ -60,6 +60,7 @@ class Greeting:
         self.deadline = deadline
         self.accepted = target is None
         self.connected = self.accepted
+        self._may_speak = False  # not before the connection is encrypted, if it shall be
         self.events = EVENT_READ if self.accepted else EVENT_WRITE
         self._steps = self._go(tls, target)
 
@@ -92,7 +93,7 @@ class Greeting:
     def close(self) -> None:
         """Hang up, after a last word that shows the other end what was wrong."""
         try:
-            if self.handshake.outgoing:
+            if self._may_speak and self.handshake.outgoing:
                 self.connection.send(self.handshake.outgoing)
         except OSError:  # it is not there, or does not read
             pass
@@ -106,6 +107,7 @@ class Greeting:
         tune(self.connection)
         if tls is not None:
             yield from self._encrypt(tls)
+        self._may_speak = True
         handshake, received = self.handshake, b""
         while True:
             while handshake.outgoing:

@@ -69,7 +69,9 @@ class _Meeting:
         for rank in [rank for rank, due in self._dial_at.items() if due <= now]:
             self._dial(rank)
         until = min([self._deadline, *self._dial_at.values()])
-        for outcome in self.lobby.wait(until - time.monotonic()):
+        outcomes = self.lobby.wait(until - time.monotonic())
+        # Connections first: should an error end the meeting, they are known and closed.
+        for outcome in sorted(outcomes, key=lambda outcome: outcome[1] is not None):
             self._take(outcome)
 
     def _dial(self, rank: int) -> None:
@@ -104,5 +106,5 @@ class _Meeting:
             self.missing.discard(rank)
             self._expected.discard(rank)
             self.connections[rank] = (greeting.connection, greeting.session)
-        elif time.monotonic() < self._deadline:
+        elif time.monotonic() < self._deadline:  # else it is only late, as `go_on` will say
             raise error

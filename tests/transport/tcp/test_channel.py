@@ -334,6 +334,21 @@ def test_a_crowd_of_idle_connections_keeps_nobody_out() -> None:
         assert server.refusals(1000 - MAX_WAITING) is not None
 
 
+def test_a_silent_crowd_does_not_displace_who_has_said_who_it_is() -> None:
+    client = Handshake(Role.INITIATOR, KEY, Identity("control"), {0}, "server", bytes(32))
+    with serving() as server, ExitStack() as stack:
+        connection = stack.enter_context(hostile.connect(server.address, client.outgoing))
+        client.receive(connection.recv(HELLO_BYTES, socket.MSG_WAITALL))
+        client.receive(connection.recv(client.wants, socket.MSG_WAITALL))
+        for _ in range(2 * MAX_WAITING):
+            stack.enter_context(hostile.connect(server.address))
+        server.refusals(MAX_WAITING)
+        connection.sendall(client.outgoing)
+        client.receive(connection.recv(client.wants, socket.MSG_WAITALL))
+        assert client.session is not None
+        server.channel()
+
+
 def test_resets_during_a_handshake_are_counted() -> None:
     with serving() as server:
         for sent in (0, 1, HELLO_BYTES):

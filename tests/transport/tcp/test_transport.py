@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -186,10 +187,14 @@ def test_a_group_forms_amid_a_hostile_crowd() -> None:
 
 def test_nobody_can_connect_once_the_group_is_complete() -> None:
     endpoints = create_endpoints(SPAWN, 3)
+    # The launcher holds the listening sockets too.
+    held = [os.dup(endpoint.listener._descriptor) for endpoint in endpoints]
     with group(endpoints):
         for endpoint in endpoints:
             with pytest.raises(ConnectionRefusedError):
                 hostile.connect(endpoint.listener.address)
+    for descriptor in held:
+        os.close(descriptor)
     with pytest.raises(TransportError):
         endpoints[0].connect()
 
@@ -261,6 +266,15 @@ def test_a_trickle_does_not_extend_the_deadline(raw: Raw) -> None:
     assert 0 < sent[0] < len(data) - 1
     peer.send(data[sent[0] :])  # what has come is kept
     np.testing.assert_array_equal(transport.recv(0, TIMEOUT_S).payload, values(1000))
+
+
+def test_a_deadline_counts_although_there_is_always_something_to_read(
+    raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, transport = raw
+    monkeypatch.setattr(transport._links[0], "receive", lambda: (None, True))
+    with pytest.raises(DeadlineExceeded):
+        transport.recv(0, 0.01)
 
 
 Damage = Callable[[RawPeer], bytes]
@@ -468,6 +482,7 @@ def test_a_payload_over_the_cap_is_not_sent_and_the_link_works_on() -> None:
 
 def test_nothing_stays_open() -> None:
     def descriptors() -> int:
+        gc.collect()  # what other tests left for the collector
         return len(os.listdir("/proc/self/fd"))
 
     before = descriptors()
