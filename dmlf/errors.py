@@ -17,6 +17,7 @@ DmlfError
 |-- TransportError
 |   |-- PeerLost             a peer's process is gone (peer)
 |   `-- DeadlineExceeded     nothing came within the timeout (peer, timeout_s)
+|-- WrongSum                 an all-reduce that is benchmarked gave a wrong sum (contestant, rank)
 |-- RemoteError              user code failed on another rank (rank, traceback)
 |-- MetricsError             a metrics file is not valid (path, field)
 |-- TranscriptError          a transcript is truncated, altered or of another run (path)
@@ -153,6 +154,16 @@ class DeadlineExceeded(TransportError):
             f"rank {rank} waited {timeout_s:g} s for rank {peer}; "
             "raise --timeout-s if steps take that long"
         )
+
+
+class WrongSum(DmlfError):
+    """An all-reduce under measurement gave something else than the sum; its time means nothing."""
+
+    def __init__(self, contestant: str, rank: int, detail: str) -> None:
+        self.contestant = contestant
+        self.rank = rank
+        self.detail = detail
+        super().__init__(f"{contestant} gave a wrong sum on rank {rank}: {detail}")
 
 
 class RemoteError(DmlfError):

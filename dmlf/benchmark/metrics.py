@@ -10,11 +10,11 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dmlf.benchmark.schema import validate
 from dmlf.benchmark.steps import StepSummary, summarise_steps
-from dmlf.config import RunConfig
+from dmlf.env import AFTER_A_RUN
 from dmlf.errors import ConfigError, MetricsError
 from dmlf.training.result import RankReport, RunResult
 
@@ -77,20 +77,28 @@ def build_metrics(
     return metrics
 
 
+class Hashed(Protocol):
+    """A configuration."""
+
+    def sha256(self) -> str:
+        """Hash of everything that decides the result."""
+
+
 def provenance(
-    config: RunConfig,
+    config: Hashed,
     argv: Sequence[str],
     constraints: str | Path | None,
     started_at: datetime,
     finished_at: datetime,
+    sources_left_out: Sequence[str] = AFTER_A_RUN,
 ) -> dict[str, Any]:
-    """Return the provenance block that metrics, failures and references share."""
+    """Return the provenance block that metrics, failures, references and collectives share."""
     from dmlf import env
 
     git_commit, git_dirty = env.git_state()
     return {
         "config_sha256": config.sha256(),
-        "source_sha256": env.source_sha256(),
+        "source_sha256": env.source_sha256(sources_left_out),
         "constraints_sha256": None
         if constraints is None
         else env.constraints_sha256(Path(constraints)),

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
@@ -43,8 +44,38 @@ def run_ranks(context: ForkServerContext, program: str, arguments: Sequence[Any]
     RemoteError with the rank's traceback, a death without a word as PeerLost. When this returns
     or raises, every process has ended.
     """
-    processes: list[ForkServerProcess] = []
-    pipes: list[Connection] = []
+    with started_ranks(context, program, arguments) as ranks:
+        results = _collect(ranks)
+        for process in ranks.processes:
+            process.join()
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRanks:
+    """Running ranks and the pipes on which each will send its one result or error, by rank."""
+
+    processes: list[ForkServerProcess]
+    pipes: list[Connection]
+
+    def result(self, rank: int) -> Any:
+        """Wait for the rank's result and return it; raise its error, or PeerLost if it died."""
+        try:
+            result = self.pipes[rank].recv()
+        except EOFError:
+            self.processes[rank].join()
+            raise PeerLost(f"rank {rank}", _death(self.processes[rank].exitcode)) from None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+@contextmanager
+def started_ranks(
+    context: ForkServerContext, program: str, arguments: Sequence[Any]
+) -> Iterator[StartedRanks]:
+    """Start one process per argument; whatever happens inside, none outlives this context."""
+    ranks = StartedRanks([], [])
     with _terminate_as_interrupt():
         try:
             for rank, argument in enumerate(arguments):
@@ -56,38 +87,28 @@ def run_ranks(context: ForkServerContext, program: str, arguments: Sequence[Any]
                 )
                 process.start()
                 sender.close()
-                processes.append(process)
-                pipes.append(receiver)
-            results = _collect(processes, pipes)
-            for process in processes:
-                process.join()
-            return results
+                ranks.processes.append(process)
+                ranks.pipes.append(receiver)
+            yield ranks
         finally:
-            for process in processes:
+            for process in ranks.processes:
                 process.kill()
-            for process in processes:
+            for process in ranks.processes:
                 process.join()
-            for pipe in pipes:
+            for pipe in ranks.pipes:
                 pipe.close()
 
 
-def _collect(processes: Sequence[ForkServerProcess], pipes: Sequence[Connection]) -> list[Any]:
+def _collect(ranks: StartedRanks) -> list[Any]:
     """Wait for one result per rank; raise the first failure."""
     results: dict[int, Any] = {}
-    waiting = {pipe: rank for rank, pipe in enumerate(pipes)}
+    waiting = {pipe: rank for rank, pipe in enumerate(ranks.pipes)}
     while waiting:
         for pipe in wait(list(waiting)):
             assert isinstance(pipe, Connection)
             rank = waiting.pop(pipe)
-            try:
-                result = pipe.recv()
-            except EOFError:
-                processes[rank].join()
-                raise PeerLost(f"rank {rank}", _death(processes[rank].exitcode)) from None
-            if isinstance(result, Exception):
-                raise result
-            results[rank] = result
-    return [results[rank] for rank in range(len(processes))]
+            results[rank] = ranks.result(rank)
+    return [results[rank] for rank in range(len(ranks.processes))]
 
 
 def _death(exitcode: int | None) -> str:

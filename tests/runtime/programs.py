@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from multiprocessing.connection import Connection
 from typing import Any
 
 from dmlf.errors import NonFiniteGradient
+from dmlf.runtime.conversation import END
 from dmlf.transport import Endpoint
 
 
@@ -51,3 +53,21 @@ def thread_variables(rank: int, argument: Any) -> dict[str, str | None]:
 def receive_for_ever(rank: int, endpoint: Endpoint) -> None:
     transport = endpoint.connect()
     transport.recv((rank + 1) % 2, 600.0)
+
+
+def answer_doubled(rank: int, argument: tuple[int, Connection]) -> int:
+    """Answer every number with its double plus the rank's offset; return how many there were."""
+    offset, questions = argument
+    count = 0
+    while (number := questions.recv()) is not END:
+        if number == 13:
+            raise NonFiniteGradient(number)
+        if number == 14:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number == 15:
+            threading.Event().wait()
+        if number == 16:
+            break
+        questions.send(2 * number + offset)
+        count += 1
+    return count
