@@ -36,14 +36,14 @@ def build_metrics(
 
     argv: the command line that started the run. constraints: the file of pinned dependencies;
     its hash is null when there is none. Throughput is the global batch over the median, over
-    full-size steps after warm-up, of the slowest worker's step time. Raises ConfigError when no
+    full-size steps after warm-up, of the step time (see `steps`). Raises ConfigError when no
     such step is left, and MetricsError when the ranks' reports do not fit together.
     """
     config = result.config
     workers = [report for report in result.ranks if report.role == "worker"]
     _check_reports(result, workers)
     per_rank = [_rank_entry(report) for report in result.ranks]
-    summary = summarise_steps(per_rank, config.warmup_steps, config.global_batch_size)
+    summary = summarise_steps(per_rank, config)
     if summary is None:
         steps = len(workers[0].step_s)
         raise ConfigError(

@@ -6,18 +6,21 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from dmlf.config import MODELS, OPTIMIZERS, REDUCTIONS, RunConfig
+from dmlf.config import MODELS, OPTIMIZERS, REDUCTIONS, UNSYNCHRONIZED, RunConfig
 from dmlf.errors import ConfigError
 from dmlf.protocol import registry
 from dmlf.tasks import SHIPPED
 from dmlf.transport import TRANSPORTS
 
+_FIXED_TRANSPORTS = {"serial": "none", UNSYNCHRONIZED: "none", "ddp": "gloo"}
 _HELP = {
     "task": f"what to train: {', '.join(SHIPPED)}, or your own module:function",
     "model": f"model of a shipped task: {', '.join(MODELS)}",
     "hidden_sizes": "sizes of the MLP's hidden layers",
-    "algorithm": f"serial, {', '.join(registry())}, or ddp (stock torch, for comparison)",
-    "transport": f"how messages travel: {', '.join(TRANSPORTS)}; none for serial, gloo for ddp "
+    "algorithm": f"serial, {', '.join(registry())}, ddp (stock torch, for comparison), or "
+    "unsynchronized (ranks that exchange nothing: a ceiling for speed, no training result)",
+    "transport": f"how messages travel: {', '.join(TRANSPORTS)}; none for serial and "
+    "unsynchronized, gloo for ddp "
     "(default: queue, none or gloo)",
     "reduction": f"how gradients are added: {' or '.join(REDUCTIONS)}; exact gives the same bits "
     "at any world size",
@@ -78,7 +81,7 @@ def run_config(parsed: argparse.Namespace) -> RunConfig:
         if hasattr(parsed, item.name)
     }
     if values.get("transport") is None:
-        values["transport"] = {"serial": "none", "ddp": "gloo"}.get(values["algorithm"], "queue")
+        values["transport"] = _FIXED_TRANSPORTS.get(values["algorithm"], "queue")
     if hasattr(parsed, "task_option"):
         values["task_options"] = dict(map(_task_option, parsed.task_option))
     return RunConfig(**values)

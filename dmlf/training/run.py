@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmlf.config import RunConfig
+from dmlf.config import UNSYNCHRONIZED, RunConfig
 from dmlf.env import require_torch
 from dmlf.errors import ConfigError
 from dmlf.protocol import registry
@@ -32,8 +32,8 @@ def train(config: RunConfig, *, exclusive: bool = False, transcript: bool = Fals
     Raises ConfigError before any process starts, and what ended the run otherwise.
     """
     preload = _check(config)
-    if transcript and config.algorithm == "ddp":
-        raise ConfigError("transcript", transcript, "a dmlf algorithm: stock DDP records nothing")
+    if transcript and config.algorithm in ("ddp", UNSYNCHRONIZED):
+        raise ConfigError("transcript", transcript, f"none with algorithm {config.algorithm!r}")
     started_at, start = datetime.now(UTC), time.monotonic()
     with measuring_lock() if exclusive else nullcontext(0.0) as lock_wait_s:
         load_before = os.getloadavg()
@@ -61,7 +61,7 @@ def replay_hash(config: RunConfig) -> str:
 
 def _check(config: RunConfig) -> list[str]:
     """Refuse what cannot run; return the modules that every rank will need."""
-    algorithms = ("serial", *registry(), "ddp")
+    algorithms = ("serial", *registry(), "ddp", UNSYNCHRONIZED)
     if config.algorithm not in algorithms:
         raise ConfigError("algorithm", config.algorithm, f"one of {', '.join(algorithms)}")
     if config.algorithm in registry() and config.transport not in TRANSPORTS:
@@ -70,12 +70,12 @@ def _check(config: RunConfig) -> list[str]:
     if isinstance(task, NumpyTask):
         if config.algorithm == "ddp":
             raise ConfigError("algorithm", "ddp", f"a dmlf algorithm: {config.task} needs no torch")
-        return ["dmlf.training.worker"]
+        return ["dmlf.training.unsynchronized"]
     if importlib.util.find_spec("torch") is None:
         require_torch()
     # Torch's optimizers import torch._dynamo when they are first made, which takes seconds.
     return [
-        "dmlf.training.worker",
+        "dmlf.training.unsynchronized",
         "dmlf.training.torch_backend",
         "torch",
         "torch._dynamo",
@@ -96,6 +96,11 @@ def _run(config: RunConfig, preload: list[str], transcript: bool) -> list[RankRe
             return run_ranks(
                 context, "dmlf.training.ddp:run_ddp_rank", [ddp_job] * config.world_size
             )
+    if config.algorithm == UNSYNCHRONIZED:
+        meeting = TRANSPORTS["queue"](context, config.world_size)
+        apart = [RankJob(config, endpoint) for endpoint in meeting]
+        program = "dmlf.training.unsynchronized:run_unsynchronized_rank"
+        return run_ranks(context, program, apart)
     group_size = config.world_size + registry()[config.algorithm].num_servers
     endpoints = TRANSPORTS[config.transport](context, group_size)
     jobs = [RankJob(config, endpoint, transcript) for endpoint in endpoints]

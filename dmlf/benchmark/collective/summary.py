@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dmlf.benchmark.cohorts import strategy_order
-from dmlf.benchmark.collective.config import GLOO, LIMIT, PEERS
+from dmlf.benchmark.collective.config import LIMIT, PEERS
 from dmlf.benchmark.collective.load import Collectives
 from dmlf.benchmark.collective.measure import Cell
 from dmlf.benchmark.statistics import Estimate, median_estimate
@@ -38,10 +38,11 @@ class Point:
 
     @property
     def busbw(self) -> Estimate:
-        """Bytes per second that every rank moves at least, with its interval."""
-        world_size = self.cell.world_size
+        """Bytes per second that every rank moves at least, with the interval of the time."""
+        world_size, time = self.cell.world_size, self.call_s
         moved = self.cell.size_bytes * 2 * (world_size - 1) / world_size
-        return median_estimate([moved / seconds for seconds in self.cell.call_s])
+        low, high = (None if bound is None else moved / bound for bound in (time.high, time.low))
+        return Estimate(moved / time.median, low, high, time.runs)
 
 
 def points(record: Collectives, world_size: int) -> list[Point]:
@@ -93,8 +94,3 @@ def _point(record: Collectives, cell: Cell, others: dict[str, Cell]) -> Point:
 def _ratio(numerator: Cell, denominator: Cell) -> Estimate:
     pairs = zip(numerator.call_s, denominator.call_s, strict=True)
     return median_estimate([top / bottom for top, bottom in pairs])
-
-
-def gloo_speedup(point: Point) -> Estimate | None:
-    """How many times as fast as Gloo; None where Gloo took no part, or is meant itself."""
-    return point.speedups.get(GLOO)

@@ -45,7 +45,7 @@ def _row(point: Point, peers: list[str]) -> tuple[str, ...]:
         significant(point.algbw / 1e9),
         significant(point.busbw.median / 1e9),
         *(_text(point.speedups.get(peer)) for peer in peers),
-        "" if point.limit_share is None else f"{100 * point.limit_share.median:.0f} %",
+        "" if point.limit_share is None else f"{significant(100 * point.limit_share.median, 2)} %",
     )
 
 
