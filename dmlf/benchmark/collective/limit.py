@@ -8,6 +8,8 @@ no more memory is touched than an all-reduce must touch, and none that another c
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from dmlf.benchmark.collective.strategy import StrategyTurn
@@ -22,7 +24,7 @@ class LimitTurn(StrategyTurn):
         world_size = self._values.world_size
         size = numel // world_size
         chunks = [self._vector[index * size : (index + 1) * size] for index in range(world_size)]
-        self._neighbours = list(zip(chunks[:-1], chunks[1:], strict=True))
+        self._neighbours = list(itertools.pairwise(chunks))
 
     def call(self) -> None:
         """Add n - 1 chunks, then copy n - 1 chunks."""
