@@ -30,7 +30,7 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument(
         "--strategies",
-        nargs="+",
+        nargs="*",
         metavar="NAME",
         help="in place of the two above: algorithm-transport, such as ring-shm",
     )

@@ -12,7 +12,7 @@ from dmlf.numerics.exact import Float32
 
 
 class GlooTurn:
-    """A call is one in-place `all_reduce`. rendezvous: a path at which no file is yet."""
+    """A call is one in-place `all_reduce`. rendezvous: the path of an empty file, or of none."""
 
     def __init__(
         self, rank: int, rendezvous: str, values: Values, max_numel: int, timeout_s: float

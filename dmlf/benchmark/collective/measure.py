@@ -79,7 +79,7 @@ def measure(config: CollectiveConfig, *, exclusive: bool = False) -> Measured:
         for world_size in config.world_sizes:
             with _contestants(config, world_size, libraries) as (processes, call, reasons):
                 skipped += [Skipped(name, world_size, why) for name, why in reasons.items()]
-                for size in progress_over(config.sizes):
+                for size in _with_progress(config.sizes):
                     cells += _measure_size(config, world_size, size, processes, call)
         load_after = os.getloadavg()
     return Measured(
@@ -96,7 +96,7 @@ def measure(config: CollectiveConfig, *, exclusive: bool = False) -> Measured:
     )
 
 
-def progress_over(sizes: tuple[int, ...]) -> Iterator[int]:
+def _with_progress(sizes: tuple[int, ...]) -> Iterator[int]:
     """The sizes, with a bar where somebody is watching."""
     return (sizes[index] for index in progress(range(len(sizes)), 0))
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from dmlf.benchmark.collective.config import GLOO, LIMIT, CollectiveConfig
 from dmlf.benchmark.collective.rank import Order, RankJob
 from dmlf.config import split_strategy
-from dmlf.errors import TransportError
+from dmlf.errors import DependencyMissing, TransportError
 from dmlf.protocol import registry
 from dmlf.runtime import Conversation, converse, process_context
 from dmlf.transport import TRANSPORTS, Endpoint
@@ -58,7 +56,7 @@ def started(config: CollectiveConfig, world_size: int, skipped: dict[str, str]) 
         group_size = world_size + registry()[algorithm].num_servers
         try:
             endpoints[strategy] = list(TRANSPORTS[transport](context, group_size))
-        except TransportError as error:
+        except (TransportError, DependencyMissing) as error:
             skipped[strategy] = str(error)
     for transport in _LIMIT_TRANSPORTS:
         try:
@@ -71,8 +69,9 @@ def started(config: CollectiveConfig, world_size: int, skipped: dict[str, str]) 
         processes[GLOO] = world_size
         # Gloo would listen on the address of the host's name; keep it on loopback.
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    with tempfile.TemporaryDirectory(prefix="dmlf-gloo-") as folder:
-        rendezvous = str(Path(folder) / "rendezvous")
+    # Without a name in any folder, no death can leave the file behind.
+    rendezvous = os.memfd_create("dmlf-gloo", os.MFD_CLOEXEC)
+    try:
         jobs = [
             RankJob(
                 world_size=world_size,
@@ -82,7 +81,9 @@ def started(config: CollectiveConfig, world_size: int, skipped: dict[str, str]) 
                 endpoints={
                     name: ends[rank] for name, ends in endpoints.items() if rank < len(ends)
                 },
-                rendezvous=rendezvous if gloo and rank < world_size else None,
+                rendezvous=f"/proc/{os.getpid()}/fd/{rendezvous}"
+                if gloo and rank < world_size
+                else None,
             )
             for rank in range(max(processes.values()))
         ]
@@ -90,3 +91,5 @@ def started(config: CollectiveConfig, world_size: int, skipped: dict[str, str]) 
         with converse(context, program, jobs, config.timeout_s) as conversation:
             yield Ranks(conversation, world_size, processes)
             conversation.end()
+    finally:
+        os.close(rendezvous)
