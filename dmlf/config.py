@@ -23,6 +23,8 @@ OPTIMIZERS = ("sgd", "adamw")
 MODELS = ("mlp", "cnn")
 MAX_WORLD_SIZE = 4096
 MAX_SERVERS = 64
+UNSYNCHRONIZED = "unsynchronized"
+"""The algorithm whose ranks exchange nothing: a ceiling for speed, never a training result."""
 _NAME = re.compile(r"[A-Za-z0-9_.:]+")
 
 # Fields that say where and when a run happens, not what it computes: they stay out of the hash.
@@ -33,12 +35,12 @@ _NOT_IN_HASH = frozenset({"rep", "data_dir", "timeout_s"})
 class RunConfig:
     """What one training run computes.
 
-    `algorithm` is `serial`, `ddp`, `native` (torch.distributed's own all-reduce), or the name of
-    a registered protocol (`ring`, `parameter_server`, ...); `transport` is `none` for serial,
-    `gloo` for ddp, `process_group` for native, or the name of a dmlf transport.
-    `global_batch_size` samples make a step, cut into `num_shards` logical shards whatever the
-    world size is. `num_servers` processes beside the workers share the parameters of an algorithm
-    with servers; without, it is 1 and means nothing. Raises ConfigError.
+    `algorithm` is `serial`, `ddp`, `native` (torch.distributed's own all-reduce), `unsynchronized`,
+    or the name of a registered protocol (`ring`, `parameter_server`, ...); `transport` is `none`
+    for serial and unsynchronized, `gloo` for ddp, `process_group` for native, or the name of a
+    dmlf transport. `global_batch_size` samples make a step, cut into `num_shards` logical shards
+    whatever the world size is. `num_servers` processes beside the workers share the parameters of
+    an algorithm with servers; without, it is 1 and means nothing. Raises ConfigError.
     """
 
     task: str = "digits"
@@ -115,8 +117,12 @@ class RunConfig:
         if self.algorithm == "serial" and self.world_size != 1:
             allowed = "1 with algorithm 'serial'; more workers need another algorithm, such as ring"
             raise ConfigError("world_size", self.world_size, allowed)
-        if self.algorithm == "serial" and self.transport != "none":
-            raise ConfigError("transport", self.transport, "'none' with algorithm 'serial'")
+        if self.algorithm in ("serial", UNSYNCHRONIZED) and self.transport != "none":
+            allowed = f"'none' with algorithm {self.algorithm!r}"
+            raise ConfigError("transport", self.transport, allowed)
+        if not self.synchronous and self.reduction != "float32":
+            allowed = f"'float32' with algorithm {UNSYNCHRONIZED!r} (nothing is reduced)"
+            raise ConfigError("reduction", self.reduction, allowed)
         if self.algorithm == "native" and self.transport != "process_group":
             raise ConfigError(
                 "transport", self.transport, "'process_group' with algorithm 'native'"
@@ -129,6 +135,11 @@ class RunConfig:
                 self.reduction,
                 "'float32' with algorithm 'ddp' (stock DDP adds floats)",
             )
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether all ranks take every step together."""
+        return self.algorithm != UNSYNCHRONIZED
 
     @property
     def strategy(self) -> str:

@@ -23,6 +23,7 @@ DmlfError
 |   |-- AuthenticationError  a connection did not prove that it belongs here (peer)
 |   |-- FrameError           bytes that are no frame of this link (peer, field, value)
 |   `-- ChecksumMismatch     a frame was altered on its way (peer, part)
+|-- WrongSum                 an all-reduce that is benchmarked gave a wrong sum (contestant, rank)
 |-- RemoteError              user code failed on another rank (rank, traceback)
 |-- MetricsError             a metrics file is not valid (path, field)
 |-- TranscriptError          a transcript is truncated, altered or of another run (path)
@@ -239,6 +240,16 @@ class ChecksumMismatch(TransportError):
             f"frame of {peer}: the {part} does not match its checksum; "
             "it was altered on its way, so look at memory and network of both hosts"
         )
+
+
+class WrongSum(DmlfError):
+    """An all-reduce under measurement gave something else than the sum; its time means nothing."""
+
+    def __init__(self, contestant: str, rank: int, detail: str) -> None:
+        self.contestant = contestant
+        self.rank = rank
+        self.detail = detail
+        super().__init__(f"{contestant} gave a wrong sum on rank {rank}: {detail}")
 
 
 class RemoteError(DmlfError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from dmlf.config import RunConfig
+from dmlf.config import UNSYNCHRONIZED, RunConfig
 from dmlf.env import require_torch
 from dmlf.errors import ConfigError
 from dmlf.protocol import registry
@@ -18,7 +18,7 @@ def preflight(config: RunConfig) -> list[str]:
 
     Raises ConfigError, DependencyMissing, and what loading a user's own task raises.
     """
-    algorithms = ("serial", *registry(), "native", "ddp")
+    algorithms = ("serial", *registry(), "native", "ddp", UNSYNCHRONIZED)
     if config.algorithm not in algorithms:
         raise ConfigError("algorithm", config.algorithm, f"one of {', '.join(algorithms)}")
     if config.algorithm in (*registry(), "native") and config.transport not in TRANSPORTS:
@@ -32,12 +32,12 @@ def preflight(config: RunConfig) -> list[str]:
         if config.algorithm == "ddp":
             raise ConfigError("algorithm", "ddp", f"a dmlf algorithm: {config.task} needs no torch")
         over_torch = config.transport == "process_group"
-        return ["dmlf.training.worker", *(["torch.distributed"] if over_torch else [])]
+        return ["dmlf.training.unsynchronized", *(["torch.distributed"] if over_torch else [])]
     if importlib.util.find_spec("torch") is None:
         require_torch()
     # Torch's optimizers import torch._dynamo when they are first made, which takes seconds.
     return [
-        "dmlf.training.worker",
+        "dmlf.training.unsynchronized",
         "dmlf.training.torch_backend",
         "torch",
         "torch._dynamo",

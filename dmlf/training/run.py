@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmlf.config import RunConfig
+from dmlf.config import UNSYNCHRONIZED, RunConfig
 from dmlf.errors import ConfigError
 from dmlf.protocol import registry
 from dmlf.runtime import process_context, run_ranks
@@ -50,8 +50,8 @@ def train(
     """
     preload = preflight(config)
     for key, value in (("transcript", transcript), ("timeline", timeline_steps)):
-        if value and config.algorithm == "ddp":
-            raise ConfigError(key, value, "a dmlf algorithm: stock DDP records nothing")
+        if value and config.algorithm in ("ddp", UNSYNCHRONIZED):
+            raise ConfigError(key, value, f"none with algorithm {config.algorithm!r}")
     if isinstance(timeline_steps, bool) or timeline_steps < 0:
         raise ConfigError("timeline", timeline_steps, "a number of steps, at least 0")
     started_at, start = datetime.now(UTC), time.monotonic()
@@ -107,6 +107,11 @@ def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport
             return run_ranks(
                 context, "dmlf.training.ddp:run_ddp_rank", [ddp_job] * config.world_size
             )
+    if config.algorithm == UNSYNCHRONIZED:
+        meeting = TRANSPORTS["queue"](context, config.world_size)
+        apart = [replace(job, endpoint=endpoint) for endpoint in meeting]
+        program = "dmlf.training.unsynchronized:run_unsynchronized_rank"
+        return run_ranks(context, program, apart)
     algorithm = registry().get(config.algorithm)
     num_servers = algorithm.server_count(config.num_servers) if algorithm else 0
     group_size = config.world_size + num_servers

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmlf.benchmark.cohorts import cohorts
+from dmlf.benchmark.collective.load import Loaded, load
 from dmlf.benchmark.files import write_bytes
 from dmlf.benchmark.table import Table, read_table
 from dmlf.errors import ConfigError, DependencyMissing
@@ -24,6 +25,9 @@ FIGURES: Mapping[str, str] = {
     "communication": "Where the time of a step goes",
     "exactness": "The price of exact reduction",
 }
+COLLECTIVE = "collective"
+COLLECTIVE_TITLE = "All-reduce alone, by size"
+"""The one figure that is drawn from a collective record in place of the table."""
 
 
 def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
@@ -34,22 +38,44 @@ def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
     DependencyMissing without matplotlib.
     """
     if name not in FIGURES:
-        raise ConfigError("figure", name, f"one of {', '.join(FIGURES)}")
-    output = Path(output_path)
-    if output.suffix != ".svg":
-        raise ConfigError("output", str(output_path), "a path that ends in .svg")
+        raise ConfigError("figure", name, f"one of {', '.join([*FIGURES, COLLECTIVE])}")
+    output = _svg(output_path)
     table = read_table(table_path)
     style = _load("style")
     render: Callable[[Table], Figure] = _load(name).render
     with style.paper():
         figure = render(table) if cohorts(table.runs) else style.note("The table has no runs.")
-        for suffix, metadata in (
-            (".png", {"Software": None, "Title": FIGURES[name]}),
-            (".svg", {"Date": None, "Creator": None, "Title": FIGURES[name]}),
-        ):
-            stream = io.BytesIO()
-            figure.savefig(stream, format=suffix[1:], metadata=metadata)
-            write_bytes(output.with_suffix(suffix), stream.getvalue())
+        _save(figure, FIGURES[name], output)
+
+
+def draw_collective(record_path: str | Path, output_path: str | Path) -> None:
+    """Draw the collectives' figure from their record; it says so where there is no valid one.
+
+    Writes and raises as `draw` does.
+    """
+    output = _svg(output_path)
+    loaded = load(record_path)
+    style = _load("style")
+    render: Callable[[Loaded], Figure] = _load(COLLECTIVE).render
+    with style.paper():
+        _save(render(loaded), COLLECTIVE_TITLE, output)
+
+
+def _svg(output_path: str | Path) -> Path:
+    output = Path(output_path)
+    if output.suffix != ".svg":
+        raise ConfigError("output", str(output_path), "a path that ends in .svg")
+    return output
+
+
+def _save(figure: Figure, title: str, output: Path) -> None:
+    for suffix, metadata in (
+        (".png", {"Software": None, "Title": title}),
+        (".svg", {"Date": None, "Creator": None, "Title": title}),
+    ):
+        stream = io.BytesIO()
+        figure.savefig(stream, format=suffix[1:], metadata=metadata)
+        write_bytes(output.with_suffix(suffix), stream.getvalue())
 
 
 def _load(module: str) -> Any:
