@@ -492,3 +492,13 @@ def test_nothing_stays_open() -> None:
             transports[3].recv(0, TIMEOUT_S)
         outcomes([replace(create_endpoints(SPAWN, 2)[0], connect_timeout_s=0.01)])
     assert descriptors() == before
+
+
+def test_only_one_of_two_ranks_moves_now_and_then_and_may_run_where_it_might_before() -> None:
+    cores = os.sched_getaffinity(0)
+    with group(create_endpoints(SPAWN, 2)) as (first, second):
+        assert not first._move_away(1, 1000.0)
+        assert second._move_away(0, 1000.0)
+        assert not second._move_away(0, 1000.0 + module.MOVE_S / 2)
+        assert second._move_away(0, 1000.0 + module.MOVE_S)
+    assert os.sched_getaffinity(0) == cores
