@@ -10,7 +10,7 @@ import termios
 from collections import deque
 
 from dmlf.errors import ChecksumMismatch, FrameError, PeerLost, SourceMismatch
-from dmlf.transport.shm.kernel import current_core
+from dmlf.transport.cores import current_core
 from dmlf.transport.tcp.frames import PIECE_BYTES, Frame, FrameParser, Rules
 from dmlf.transport.tcp.sockets import WOULD_BLOCK
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dmlf.errors import ConfigError, DeadlineExceeded
 from dmlf.protocol import Message
 from dmlf.transport.base import allocate_plain
-from dmlf.transport.shm.kernel import current_core
+from dmlf.transport.cores import CoreMover, current_core
 from dmlf.transport.tcp import mesh
 from dmlf.transport.tcp.auth import Identity, check_key
 from dmlf.transport.tcp.flusher import Flusher
@@ -41,8 +41,6 @@ ACKNOWLEDGED_S = 1e-3
 """How often `close` asks whether all has arrived: the kernel does not tell."""
 SPIN_S = 1e-4
 """How long a receive looks for its message before it sleeps: twice what waking up costs."""
-MOVE_S = 1e-2
-"""How often a rank leaves the core of a peer that it waits for."""
 _PURPOSE = "mesh"
 
 
@@ -69,7 +67,7 @@ class TcpTransport:
         self._flusher = Flusher(self._links.values())
         self._registered: list[tuple[int, int]] = []  # (first address, one past the last)
         self._vectors: list[npt.NDArray[Any]] = []
-        self._move_at = 0.0
+        self._mover = CoreMover()
         # Where ranks outnumber the cores, the one that is waited for needs this one's core.
         self._spins = size <= len(os.sched_getaffinity(0))
 
@@ -138,23 +136,14 @@ class TcpTransport:
                 looks_until = 0.0
             elif not looks_until:
                 looks_until = now
-                if self._spins and (link.peer_runs_elsewhere() or self._move_away(src, now)):
+                if self._spins and (link.peer_runs_elsewhere() or self._moves_away(src)):
                     looks_until += SPIN_S
             if not moved and now >= looks_until:
                 self._sleep(link, deadline - now)
 
-    def _move_away(self, src: int, now: float) -> bool:
-        """Leave the core that is shared with `src`, now and then; whether that was done.
-
-        Two ranks that wake one another over loopback are kept on one core by the scheduler.
-        """
-        if src > self._rank or now < self._move_at:
-            return False
-        self._move_at = now + MOVE_S
-        cores = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores - {current_core()} or cores)
-        os.sched_setaffinity(0, cores)
-        return True
+    def _moves_away(self, src: int) -> bool:
+        """Leave the core that is shared with `src`, of two ranks the higher one, now and then."""
+        return src < self._rank and self._mover.leave(current_core())
 
     def _deliver(self, peer: int, link: Link, deadline: float) -> None:
         """Return when all that was sent to `peer` lies on its host."""
