@@ -11,6 +11,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from dmlf.cli import (
     benchmark,
@@ -24,9 +25,17 @@ from dmlf.cli import (
 from dmlf.errors import ConfigError, DmlfError, RemoteError
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage of all flags before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all verbs; each sets `run`, a function of the parsed arguments."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="dmlf",
         description="Correctness-first distributed training, and the benchmark around it.",
         epilog="Run `dmlf VERB --help` for the options of one verb.",

@@ -174,3 +174,24 @@ def test_simulate_prints_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "simulate", "tree", "--explore", "--world-size", "2")
     assert code == 0
     assert "1 final state" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["train", "--world-size", "two"], "--world-size: invalid int value: 'two'"),
+        (["train", "--overlap", "yes"], "unrecognized arguments: yes"),
+        (["worker"], "required: --coordinator, --key-file"),
+        (["nope"], "invalid choice: 'nope'"),
+        ([], "required: VERB"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_line(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert len(said.splitlines()) == 1
