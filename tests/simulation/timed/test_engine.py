@@ -78,6 +78,15 @@ def test_ranks_of_a_host_share_its_port() -> None:
     assert apart.first_step_s == pytest.approx((4 + 1) * 20.0, rel=0.05)
 
 
+def test_the_earlier_rank_of_a_host_has_the_port_first() -> None:
+    """Rank 0 computes for 10 s, and must not hold the port that rank 1 wants after 1 s."""
+    where = replace(PLAIN, port=Link(0.0, 4.0), ranks_per_host=2)
+    slow = Straggling(slow_ranks=1, slow_factor=10.0)
+    what = workload(3, compute_s=1.0)
+    timing = simulated("parameter_server", where, what, 2, straggling=slow)
+    assert timing.first_step_s == 10.0 + 3.0 + 2 * 0.25 + 2 * 3.0
+
+
 def test_ranks_of_one_host_use_no_port() -> None:
     where = cluster(port=Link(1e6, 1.0), local=Link(2.0, 4.0), overhead_s=0.0, ranks_per_host=2)
     where = replace(where, reduction_s_per_byte=0.0)
