@@ -24,6 +24,7 @@ from dmlf.training.result import RankReport, RunResult
 from dmlf.training.torchrun import run_as_member, speaks_for_the_run, started_by_torchrun
 from dmlf.training.worker import RankJob
 from dmlf.transport import TRANSPORTS
+from dmlf.transport.emulated import EmulatedLink, emulate
 
 
 def train(
@@ -106,6 +107,9 @@ def _check(config: RunConfig) -> list[str]:
 
 def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport]:
     if started_by_torchrun(config.transport):
+        if config.emulates:
+            allowed = "0 under torchrun: processes of several hosts share no clock"
+            raise ConfigError("emulate_latency_s", config.emulate_latency_s, allowed)
         return run_as_member(config, job)
     context = process_context(preload, config.threads_per_rank)
     if config.algorithm == "serial":
@@ -122,5 +126,8 @@ def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport
     num_servers = algorithm.server_count(config.num_servers) if algorithm else 0
     group_size = config.world_size + num_servers
     endpoints = TRANSPORTS[config.transport](context, group_size)
+    if config.emulates:
+        link = EmulatedLink(config.emulate_latency_s, config.emulate_bandwidth_bits_per_s)
+        endpoints = emulate(endpoints, link)
     jobs = [replace(job, endpoint=endpoint) for endpoint in endpoints]
     return run_ranks(context, "dmlf.training.worker:run_rank", jobs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,20 +12,29 @@ import pytest
 
 from dmlf.errors import DeadlineExceeded
 from dmlf.protocol import Message, Phase, Tag
-from dmlf.transport import TRANSPORTS, Transport
+from dmlf.transport import TRANSPORTS, Endpoint, Transport
+from dmlf.transport.emulated import EmulatedLink, emulate
 
 TIMEOUT_S = 30.0
 LENGTHS = [0, 1, 2, 7, 1009, 300_000]
 Connect = Callable[[int], list[Transport]]
 
 
-@pytest.fixture(params=list(TRANSPORTS))
+# As good as no limit on most sizes, and slow enough to be waited for on large ones.
+EMULATED = EmulatedLink(latency_s=1e-4, bandwidth_bits_per_s=2e9)
+
+
+@pytest.fixture(params=[*TRANSPORTS, *(f"emulated {name}" for name in TRANSPORTS)])
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     """Makes a group of the given size; all its transports are closed at the end."""
     opened: list[Transport] = []
 
     def make(group_size: int) -> list[Transport]:
-        endpoints = TRANSPORTS[request.param](multiprocessing.get_context("spawn"), group_size)
+        name = request.param.removeprefix("emulated ")
+        context = multiprocessing.get_context("spawn")
+        endpoints: Sequence[Endpoint] = TRANSPORTS[name](context, group_size)
+        if name != request.param:
+            endpoints = emulate(endpoints, EMULATED)
         with ThreadPoolExecutor(group_size) as pool:
             opened.extend(pool.map(lambda endpoint: endpoint.connect(), endpoints))
         return list(opened)
