@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from dmlf.cli import benchmark, evidence, protocols, training
+from dmlf.cli import benchmark, evidence, projection, protocols, training
 from dmlf.errors import ConfigError, DmlfError, RemoteError
 
 
@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Run `dmlf VERB --help` for the options of one verb.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for family in (training, protocols, evidence, benchmark):
+    for family in (training, protocols, evidence, projection, benchmark):
         family.add_verbs(verbs)
     return parser
 

@@ -87,7 +87,8 @@ def fit(samples: Sequence[CollectiveSample], knee_bytes: int | None = None) -> C
 
 
 def _resampled_median(seconds: Sequence[float], generator: np.random.Generator) -> float:
-    return median([seconds[pick] for pick in generator.integers(0, len(seconds), len(seconds))])
+    picks = generator.integers(0, len(seconds), len(seconds))
+    return float(median([seconds[pick] for pick in picks]))
 
 
 def choose_knee(samples: Sequence[CollectiveSample]) -> int | None:

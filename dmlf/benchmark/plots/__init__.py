@@ -16,6 +16,8 @@ from dmlf.errors import ConfigError, DependencyMissing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from dmlf.benchmark.projection import Projection
+
 # In the report's order, with the titles that it uses and that the SVG files carry.
 FIGURES: Mapping[str, str] = {
     "throughput": "Throughput by world size",
@@ -23,6 +25,12 @@ FIGURES: Mapping[str, str] = {
     "convergence": "Convergence against the serial baseline",
     "communication": "Where the time of a step goes",
     "exactness": "The price of exact reduction",
+}
+
+# Drawn from the file of a projection, not from the table of runs.
+PROJECTION_FIGURES: Mapping[str, str] = {
+    "projected_efficiency": "Projected efficiency by world size",
+    "projected_sensitivity": "Projected efficiency by straggling and bucket size",
 }
 
 
@@ -35,21 +43,41 @@ def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
     """
     if name not in FIGURES:
         raise ConfigError("figure", name, f"one of {', '.join(FIGURES)}")
-    output = Path(output_path)
-    if output.suffix != ".svg":
-        raise ConfigError("output", str(output_path), "a path that ends in .svg")
+    output = _svg_path(output_path)
     table = read_table(table_path)
     style = _load("style")
     render: Callable[[Table], Figure] = _load(name).render
     with style.paper():
         figure = render(table) if cohorts(table.runs) else style.note("The table has no runs.")
-        for suffix, metadata in (
-            (".png", {"Software": None, "Title": FIGURES[name]}),
-            (".svg", {"Date": None, "Creator": None, "Title": FIGURES[name]}),
-        ):
-            stream = io.BytesIO()
-            figure.savefig(stream, format=suffix[1:], metadata=metadata)
-            write_bytes(output.with_suffix(suffix), stream.getvalue())
+        _save(figure, FIGURES[name], output)
+
+
+def draw_projection(name: str, projection: Projection, output_path: str | Path) -> None:
+    """Draw one figure of PROJECTION_FIGURES, as `draw` does. Raises ConfigError, OSError."""
+    if name not in PROJECTION_FIGURES:
+        raise ConfigError("figure", name, f"one of {', '.join(PROJECTION_FIGURES)}")
+    output = _svg_path(output_path)
+    style = _load("style")
+    render: Callable[[Projection], Figure] = _load(name).render
+    with style.paper():
+        _save(render(projection), PROJECTION_FIGURES[name], output)
+
+
+def _svg_path(path: str | Path) -> Path:
+    output = Path(path)
+    if output.suffix != ".svg":
+        raise ConfigError("output", str(path), "a path that ends in .svg")
+    return output
+
+
+def _save(figure: Figure, title: str, output: Path) -> None:
+    for suffix, metadata in (
+        (".png", {"Software": None, "Title": title}),
+        (".svg", {"Date": None, "Creator": None, "Title": title}),
+    ):
+        stream = io.BytesIO()
+        figure.savefig(stream, format=suffix[1:], metadata=metadata)
+        write_bytes(output.with_suffix(suffix), stream.getvalue())
 
 
 def _load(module: str) -> Any:
