@@ -31,7 +31,7 @@ from dmlf.benchmark.projection.profiles import (
     PROFILES,
     REDUCTION_BYTES_PER_S,
 )
-from dmlf.benchmark.projection.project import SCALINGS, contestant_label
+from dmlf.benchmark.projection.rows import SCALINGS, contestant_label
 from dmlf.cli.training import check_writable
 from dmlf.config import REDUCTIONS, RunConfig
 from dmlf.errors import ConfigError

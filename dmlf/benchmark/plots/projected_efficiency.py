@@ -13,7 +13,10 @@ from matplotlib.ticker import PercentFormatter
 
 from dmlf.benchmark.plots import style
 from dmlf.benchmark.projection.document import Projection
-from dmlf.benchmark.projection.project import SCALINGS, SIMULATED, Row, contestant_label
+from dmlf.benchmark.projection.rows import SCALINGS, SIMULATED, Row, contestant_label
+
+_CLEAR = 0.01
+"""Contestants less than a percentage point apart are not told apart."""
 
 _TITLES = {"weak": "weak scaling: the work grows", "strong": "strong scaling: the work is shared"}
 
@@ -101,7 +104,7 @@ def reading_keys() -> list[Line2D]:
 
 
 def crossings(lines: Mapping[str, Sequence[Row]]) -> list[Crossing]:
-    """The first world size of each pair from which on the other one is ahead.
+    """For each pair the first place where one is clearly ahead before, and the other behind it.
 
     Between two projected world sizes efficiency is taken to be linear in the logarithm.
     """
@@ -115,7 +118,8 @@ def crossings(lines: Mapping[str, Sequence[Row]]) -> list[Crossing]:
             gaps = [ours[size].efficiency - theirs[size].efficiency for size in sizes]
             for at in range(1, len(sizes)):
                 before, after = gaps[at - 1], gaps[at]
-                if before * after >= 0:
+                clear = max(map(abs, gaps[:at])) > _CLEAR and max(map(abs, gaps[at:])) > _CLEAR
+                if before * after >= 0 or not clear:
                     continue
                 part = before / (before - after)
                 low, high = math.log(sizes[at - 1]), math.log(sizes[at])
@@ -164,6 +168,6 @@ def _frame(panel: Axes) -> None:
     panel.set_xlabel("world size (number of workers)")
     panel.xaxis.set_major_formatter("{x:,.0f}")
     panel.axhline(1.0, color=style.GREY, linestyle="--", linewidth=1.1, zorder=1)
-    panel.set_ylim(0, 1.25)
+    panel.set_ylim(0, 1.45)
     panel.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     panel.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=" %"))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from dmlf.benchmark.plots import style
 from dmlf.benchmark.plots.projected_efficiency import draw_line, projected_looks, reading_keys
 from dmlf.benchmark.projection.document import Projection
-from dmlf.benchmark.projection.project import SIMULATED, contestant_label
+from dmlf.benchmark.projection.rows import SIMULATED, contestant_label
 
 _PANELS = {
     "straggling_sigma": ("computation that varies", "sigma of the lognormal factor"),
-    "bucket_cap_bytes": ("buckets of another size", "largest bucket (KiB)"),
+    "bucket_cap_bytes": ("buckets of another size", "largest bucket"),
 }
 
 
@@ -30,20 +30,23 @@ def render(projection: Projection) -> Figure:
         panel.set_title(f"{title}, {points[0].world_size:,} ranks")
         for name in names:
             line = [p for p in own if contestant_label(p.algorithm, p.num_servers) == name]
-            scale = 1024 if quantity == "bucket_cap_bytes" else 1
             draw_line(
                 panel,
-                [point.value / scale for point in line],
+                [point.value for point in line],
                 [point.efficiency for point in line],
                 [point.method == SIMULATED for point in line],
                 looks[name],
             )
         _frame(panel, text)
     axes[0][1].set_xscale("log", base=4)
-    axes[0][1].xaxis.set_major_formatter("{x:,.0f}")
+    axes[0][1].xaxis.set_major_formatter(FuncFormatter(_size))
     axes[0][0].set_ylabel("efficiency, weak scaling")
     style.legend(figure, [style.key(looks[name], name) for name in names], reading_keys())
     return figure
+
+
+def _size(num_bytes: float, _place: int | None) -> str:
+    return f"{num_bytes / 1024:g} KiB" if num_bytes < 1 << 20 else f"{num_bytes / (1 << 20):g} MiB"
 
 
 def _frame(panel: Axes, text: str) -> None:

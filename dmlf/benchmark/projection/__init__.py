@@ -6,7 +6,7 @@ from dmlf.benchmark.projection.document import (
     read_projection,
     write_projection,
 )
-from dmlf.benchmark.projection.project import Contestant, Request, Row, contestants, project
+from dmlf.benchmark.projection.rows import Contestant, Request, Row, contestants, project
 from dmlf.benchmark.projection.sensitivity import Sensitivity, sensitivities
 
 __all__ = [

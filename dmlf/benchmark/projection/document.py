@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dmlf.benchmark.files import read_json, write_json
-from dmlf.benchmark.projection.project import Request, Row, as_mapping
+from dmlf.benchmark.projection.rows import Request, Row, as_mapping
 from dmlf.benchmark.projection.sensitivity import Sensitivity
 from dmlf.errors import MetricsError
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from dmlf.benchmark.projection.project import Request, project_one
+from dmlf.benchmark.projection.rows import Request, project_one
 from dmlf.errors import ConfigError
 from dmlf.simulation.timed import Workload
 
 SIGMAS = (0.0, 0.05, 0.1, 0.2, 0.4)
 CAPS = tuple(1 << exponent for exponent in range(16, 30, 2))
 WORLD_SIZE = 64
+_MESSAGES = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ def sensitivities(
 
     workload_of_cap: the workload with buckets of at most so many bytes.
     """
+    request = replace(request, max_messages=_MESSAGES)
     world_size = min(request.world_sizes, key=lambda size: abs(size - WORLD_SIZE))
     variants: list[tuple[str, float, Request]] = [
         (
