@@ -249,8 +249,9 @@ def _link_name(parsed: argparse.Namespace) -> str:
 def _print_request(parsed: argparse.Namespace, request: Request) -> None:
     workload, port = request.workload, request.cluster.port
     per_host = request.cluster.ranks_per_host
+    count = len(workload.buckets)
     print(
-        f"{workload.parameter_bytes // 4:,} parameters in {len(workload.buckets)} buckets, "
+        f"{workload.parameter_bytes // 4:,} parameters in {count} bucket{'s' * (count > 1)}, "
         f"{workload.compute_s:g} s of computation a step, overlap "
         f"{'on' if workload.overlap else 'off'}, {parsed.reduction} reduction"
     )

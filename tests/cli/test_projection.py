@@ -17,7 +17,7 @@ MLP = [*SMALL, "--model", "mlp", "--hidden-sizes", "32", "16"]
 def test_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*MLP, "--num-servers", "1", "2", "--samples-per-rank", "8"]) == 0
     shown = capsys.readouterr().out
-    assert "25,818 parameters in 1 buckets" in shown  # 784 x 32 + 32 + 32 x 16 + 16 + 16 x 10 + 10
+    assert "25,818 parameters in 1 bucket," in shown  # 784 x 32 + 32 + 32 x 16 + 16 + 16 x 10 + 10
     for title in ("ring: weak", "parameter_server, 1 server: weak", "2 servers: strong"):
         assert title in shown
     lines = [line.split() for line in shown.splitlines() if line.strip().startswith("5,000")]
