@@ -55,7 +55,7 @@ def render(projection: Projection) -> Figure:
                 looks[name],
             )
         _frame(panel)
-        _annotate(panel, crossings(lines))
+        _annotate(panel, crossings(lines), [row for own in lines.values() for row in own])
     axes[0][0].set_ylabel("efficiency")
     style.legend(figure, [style.key(looks[name], name) for name in names], reading_keys())
     return figure
@@ -139,7 +139,18 @@ def crossings(lines: Mapping[str, Sequence[Row]]) -> list[Crossing]:
     return found
 
 
-def _annotate(panel: Axes, found: Sequence[Crossing]) -> None:
+def _waits(rows: Sequence[Row]) -> list[str]:
+    """What each contestant waits for, at one world size of the middle."""
+    sizes = sorted({row.world_size for row in rows})
+    at = sizes[len(sizes) // 2]
+    return [
+        f"at {at:,} ranks {label(row)} waits for {row.bottleneck}"
+        for row in rows
+        if row.world_size == at
+    ]
+
+
+def _annotate(panel: Axes, found: Sequence[Crossing], rows: Sequence[Row]) -> None:
     lines = []
     for index, crossing in enumerate(sorted(found, key=lambda c: c.world_size), 1):
         panel.plot(
@@ -155,7 +166,7 @@ def _annotate(panel: Axes, found: Sequence[Crossing]) -> None:
             f"    {crossing.loser}, which waits for {crossing.waits_for}"
         )
     if not lines:
-        lines = ["no two contestants change places"]
+        lines = ["no two contestants change places", *_waits(rows)]
     panel.text(
         0.98, 0.97, "\n".join(lines), transform=panel.transAxes, ha="right", va="top",
         fontsize=7, color=style.INK, zorder=5,
