@@ -3,6 +3,8 @@
 #   snakemake                    everything that config.yaml asks for
 #   snakemake train              the training runs alone
 #   snakemake plots              and the figures
+#   snakemake results/collective.json
+#                                all-reduce alone, beside Gloo and Open MPI
 #   snakemake partial_report     a report on what exists, after failures too
 #   snakemake verify             recompute the hashes and checks of what exists
 #   snakemake equality --configfile workflow/config/equality.yaml
@@ -29,6 +31,7 @@ include: "workflow/rules/inputs.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/collective.smk"
 include: "workflow/rules/gather.smk"
 include: "workflow/rules/plots.smk"
 include: "workflow/rules/report.smk"

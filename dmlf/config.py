@@ -23,6 +23,8 @@ OPTIMIZERS = ("sgd", "adamw")
 MODELS = ("mlp", "cnn")
 MAX_WORLD_SIZE = 4096
 MAX_SERVERS = 64
+UNSYNCHRONIZED = "unsynchronized"
+"""The algorithm whose ranks exchange nothing: a ceiling for speed, never a training result."""
 _NAME = re.compile(r"[A-Za-z0-9_.:]+")
 
 # Fields that say where and when a run happens, not what it computes: they stay out of the hash.
@@ -33,12 +35,12 @@ _NOT_IN_HASH = frozenset({"rep", "data_dir", "timeout_s"})
 class RunConfig:
     """What one training run computes.
 
-    `algorithm` is `serial`, `ddp`, `native` (torch.distributed's own all-reduce), or the name of
-    a registered protocol (`ring`, `parameter_server`, ...); `transport` is `none` for serial,
-    `gloo` for ddp, `process_group` for native, or the name of a dmlf transport.
-    `global_batch_size` samples make a step, cut into `num_shards` logical shards whatever the
-    world size is. `num_servers` processes beside the workers share the parameters of an algorithm
-    with servers; without, it is 1 and means nothing. `emulate_latency_s` and
+    `algorithm` is `serial`, `ddp`, `native` (torch.distributed's own all-reduce), `unsynchronized`,
+    or the name of a registered protocol (`ring`, `parameter_server`, ...); `transport` is `none`
+    for serial and unsynchronized, `gloo` for ddp, `process_group` for native, or the name of a
+    dmlf transport. `global_batch_size` samples make a step, cut into `num_shards` logical shards
+    whatever the world size is. `num_servers` processes beside the workers share the parameters of
+    an algorithm with servers; without, it is 1 and means nothing. `emulate_latency_s` and
     `emulate_bandwidth_bits_per_s` (0: none) impose a slower link on the transport. Raises
     ConfigError.
     """
@@ -121,8 +123,12 @@ class RunConfig:
         if self.algorithm == "serial" and self.world_size != 1:
             allowed = "1 with algorithm 'serial'; more workers need another algorithm, such as ring"
             raise ConfigError("world_size", self.world_size, allowed)
-        if self.algorithm == "serial" and self.transport != "none":
-            raise ConfigError("transport", self.transport, "'none' with algorithm 'serial'")
+        if self.algorithm in ("serial", UNSYNCHRONIZED) and self.transport != "none":
+            allowed = f"'none' with algorithm {self.algorithm!r}"
+            raise ConfigError("transport", self.transport, allowed)
+        if not self.synchronous and self.reduction != "float32":
+            allowed = f"'float32' with algorithm {UNSYNCHRONIZED!r} (nothing is reduced)"
+            raise ConfigError("reduction", self.reduction, allowed)
         if self.algorithm == "native" and self.transport != "process_group":
             raise ConfigError(
                 "transport", self.transport, "'process_group' with algorithm 'native'"
@@ -130,7 +136,7 @@ class RunConfig:
         if self.algorithm == "ddp" and self.transport != "gloo":
             raise ConfigError("transport", self.transport, "'gloo' with algorithm 'ddp'")
         for key in ("emulate_latency_s", "emulate_bandwidth_bits_per_s"):
-            if getattr(self, key) and self.algorithm in ("serial", "native", "ddp"):
+            if getattr(self, key) and self.algorithm in ("serial", "native", "ddp", UNSYNCHRONIZED):
                 allowed = f"0 with algorithm {self.algorithm!r}, whose messages dmlf does not carry"
                 raise ConfigError(key, getattr(self, key), allowed)
         if self.algorithm == "ddp" and self.reduction != "float32":
@@ -144,6 +150,11 @@ class RunConfig:
     def emulates(self) -> bool:
         """Whether a link is imposed on the transport."""
         return bool(self.emulate_latency_s or self.emulate_bandwidth_bits_per_s)
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether all ranks take every step together."""
+        return self.algorithm != UNSYNCHRONIZED
 
     @property
     def strategy(self) -> str:

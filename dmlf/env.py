@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,6 +35,7 @@ AFTER_A_RUN = (
     "benchmark/checks.py",
     "benchmark/claims.py",
     "benchmark/cohorts.py",
+    "benchmark/collective/*",
     "benchmark/diff.py",
     "benchmark/gather.py",
     "benchmark/layout.py",
@@ -45,10 +47,24 @@ AFTER_A_RUN = (
     "benchmark/table.py",
     "benchmark/verify.py",
     "cli/benchmark.py",
+    "cli/checkpoint.py",
+    "cli/collective.py",
     "cli/evidence.py",
     "cli/protocol_check.py",
     "cli/protocols.py",
     "simulation/*",
+)
+# The same for the collective benchmark, whose own sources do decide what it measures.
+AFTER_COLLECTIVES = (
+    *(
+        pattern
+        for pattern in AFTER_A_RUN
+        if pattern not in ("benchmark/collective/*", "cli/collective.py")
+    ),
+    "benchmark/collective/load.py",
+    "benchmark/collective/statements.py",
+    "benchmark/collective/summary.py",
+    "benchmark/collective/table.py",
 )
 # DMI vendor -> the name that systemd-detect-virt gives.
 _VIRTUAL_VENDORS = {
@@ -89,6 +105,11 @@ def require_torchvision() -> Any:
             raise
     _declare_torchvision_operators()
     return _require("torchvision", package="torchvision", extra="torch")
+
+
+def require_mpi() -> Any:
+    """Return the module mpi4py.MPI; MPI is initialised by that. Raises DependencyMissing."""
+    return _require("mpi4py.MPI", package="mpi4py", extra="mpi")
 
 
 @functools.cache  # torch forgets the operators when the returned library is collected
@@ -143,8 +164,10 @@ def capture_environment() -> dict[str, Any]:
     }
 
 
-def source_sha256() -> str:
+def source_sha256(left_out: Sequence[str] = AFTER_A_RUN) -> str:
     """Hash the files that decide a run, by path and content, in sorted order.
+
+    left_out: patterns of the files that decide nothing.
 
     Compiled files, hidden files and documentation (.md) are left out: they compute nothing. So is
     what comes after a run: an edit of a figure does not make results stale.
@@ -158,7 +181,7 @@ def source_sha256() -> str:
             continue
         if relative.endswith((".pyc", ".md")):
             continue
-        if any(fnmatch.fnmatchcase(relative, pattern) for pattern in AFTER_A_RUN):
+        if any(fnmatch.fnmatchcase(relative, pattern) for pattern in left_out):
             continue
         content = (_PACKAGE / relative).read_bytes()
         # The length parts one file from the next, so no two trees give the same stream.

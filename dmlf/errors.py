@@ -16,10 +16,22 @@ DmlfError
 |-- NonFiniteGradient        NaN or infinity in a step's gradient; the step was not applied (step)
 |-- TransportError
 |   |-- PeerLost             a peer's process is gone (peer)
-|   `-- DeadlineExceeded     nothing came within the timeout (peer, timeout_s)
+|   |-- DeadlineExceeded     nothing came within the timeout (peer, timeout_s)
+|   |-- NoAnswer             the other end of a channel is silent (peer, timeout_s)
+|   |-- AddressUnavailable   an address cannot be listened on (host, port)
+|   |-- RendezvousError      ranks did not come together in time (rank, missing)
+|   |-- AuthenticationError  a connection did not prove that it belongs here (peer)
+|   |-- FrameError           bytes that are no frame of this link (peer, field, value)
+|   `-- ChecksumMismatch     a frame was altered on its way (peer, part)
+|-- WrongSum                 an all-reduce that is benchmarked gave a wrong sum (contestant, rank)
 |-- RemoteError              user code failed on another rank (rank, traceback)
 |-- MetricsError             a metrics file is not valid (path, field)
 |-- TranscriptError          a transcript is truncated, altered or of another run (path)
+|-- CheckpointError          (path, problem)
+|   |-- CheckpointCorrupt    a checkpoint is incomplete, damaged or not what it claims
+|   |-- CheckpointMismatch   a whole checkpoint, of another run
+|   |-- CheckpointWriteError a checkpoint could not be written; earlier ones are as they were
+|   `-- NoValidCheckpoint    there are checkpoints, and none can be used (rejected)
 `-- SimulationFailure        an invariant broke under simulation (invariant, seed, schedule)
 
 A message says what was wrong, where, and what to do; programs read the fields instead.
@@ -27,6 +39,7 @@ A message says what was wrong, where, and what to do; programs read the fields i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -155,6 +168,90 @@ class DeadlineExceeded(TransportError):
         )
 
 
+class NoAnswer(TransportError):
+    """The other end of a channel did not do its part within the timeout."""
+
+    def __init__(self, peer: str, timeout_s: float, detail: str = "") -> None:
+        self.peer = peer
+        self.timeout_s = timeout_s
+        self.detail = detail
+        suffix = f" ({detail})" if detail else ""
+        super().__init__(f"{peer} did not answer within {timeout_s:g} s{suffix}; is it running?")
+
+
+class AddressUnavailable(TransportError):
+    """An address cannot be listened on."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        self.host = host
+        self.port = port
+        self.reason = reason
+        super().__init__(
+            f"cannot listen on {host}:{port}: {reason}; choose another port, or 0 for a free one"
+        )
+
+
+class RendezvousError(TransportError):
+    """Some ranks of a group did not come within the timeout; `rank` is None at a coordinator."""
+
+    def __init__(
+        self, rank: int | None, missing: list[int], timeout_s: float, detail: str = ""
+    ) -> None:
+        self.rank = rank
+        self.missing = missing
+        self.timeout_s = timeout_s
+        self.detail = detail
+        who = "the coordinator" if rank is None else f"rank {rank}"
+        ranks = ", ".join(map(str, missing))
+        suffix = f" ({detail})" if detail else ""
+        super().__init__(
+            f"{who} waited {timeout_s:g} s to connect with rank {ranks}{suffix}; "
+            "were all ranks started, with the same addresses?"
+        )
+
+
+class AuthenticationError(TransportError):
+    """A connection did not prove that it holds the group's key and belongs here."""
+
+    def __init__(self, peer: str, detail: str) -> None:
+        self.peer = peer
+        self.detail = detail
+        super().__init__(f"{peer} is not authenticated: {detail}")
+
+
+class FrameError(TransportError):
+    """Bytes are not a frame that this link may carry."""
+
+    def __init__(self, peer: str, field: str, value: object, allowed: str) -> None:
+        self.peer = peer
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+        super().__init__(f"frame of {peer}: {field} is {value!r}; expected {allowed}")
+
+
+class ChecksumMismatch(TransportError):
+    """A frame's bytes are not those that were sent; `part` is `header` or `payload`."""
+
+    def __init__(self, peer: str, part: str) -> None:
+        self.peer = peer
+        self.part = part
+        super().__init__(
+            f"frame of {peer}: the {part} does not match its checksum; "
+            "it was altered on its way, so look at memory and network of both hosts"
+        )
+
+
+class WrongSum(DmlfError):
+    """An all-reduce under measurement gave something else than the sum; its time means nothing."""
+
+    def __init__(self, contestant: str, rank: int, detail: str) -> None:
+        self.contestant = contestant
+        self.rank = rank
+        self.detail = detail
+        super().__init__(f"{contestant} gave a wrong sum on rank {rank}: {detail}")
+
+
 class RemoteError(DmlfError):
     """Code on another rank raised; `traceback` is that rank's own."""
 
@@ -182,6 +279,36 @@ class TranscriptError(DmlfError):
         self.path = path
         self.problem = problem
         super().__init__(f"{path}: {problem}")
+
+
+class CheckpointError(DmlfError):
+    """Something is wrong with a checkpoint or a folder of checkpoints."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"{path}: {problem}")
+
+
+class CheckpointCorrupt(CheckpointError):
+    """A checkpoint is incomplete, damaged, or not what it claims to be."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """A checkpoint is whole, but of another run than the one that asks for it."""
+
+
+class CheckpointWriteError(CheckpointError):
+    """A checkpoint could not be written; those that were there before are as they were."""
+
+
+class NoValidCheckpoint(CheckpointError):
+    """There are checkpoints, and none can be used; `rejected` says why, newest first."""
+
+    def __init__(self, path: str, rejected: Sequence[CheckpointError]) -> None:
+        self.rejected = tuple(rejected)
+        reasons = "; ".join(str(error) for error in self.rejected)
+        super().__init__(path, f"no usable checkpoint among {len(self.rejected)}: {reasons}")
 
 
 class SimulationFailure(DmlfError):

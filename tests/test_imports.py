@@ -33,8 +33,8 @@ ROOMS = (
 )
 PACKAGE_ROOT = ("__init__", "__main__")  # the public names and `python -m dmlf`
 TORCH = ("torch", "torchvision")
-TORCH_FREE_AT_IMPORT = ("numerics", "simulation", "tasks")
-HEAVY = ("torch", "torchvision", "snakemake", "pandas", "matplotlib")
+TORCH_FREE_AT_IMPORT = ("numerics", "simulation", "checkpoint", "tasks")
+HEAVY = ("torch", "torchvision", "snakemake", "pandas", "matplotlib", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,12 @@
 |                         | no other exact run may differ                                         |
 | ddp; native, float32    | serial float32's first losses, within 1e-3: no order is published     |
 | native, exact           | as a protocol                                                         |
+| unsynchronized          | nothing: no training result. Its ranks must differ, or they did not   |
+|                         | train apart                                                           |
 
 Besides, replicas must be identical, and the protocols' measured traffic must be the traffic that
 theory gives. `absent` means that there was nothing to compare with: not wrong, and not shown.
+`ceiling` is the verdict on unsynchronized runs: a speed to hold others against, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmlf.config import RunConfig
+from dmlf.config import UNSYNCHRONIZED, RunConfig
 
-PASSED, FAILED, ABSENT = "passed", "failed", "absent"
+PASSED, FAILED, ABSENT, CEILING = "passed", "failed", "absent", "ceiling"
 LOSS_STEPS = 10
 LOSS_TOLERANCE = 1e-3
 
@@ -46,7 +49,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`check` is passed, failed or absent; `detail` says what was compared with what."""
+    """`check` is passed, failed, absent or ceiling; `detail` says what was compared with what."""
 
     check: str
     detail: str
@@ -68,6 +71,8 @@ def _company(run: Evidence, runs: Sequence[Evidence]) -> list[Evidence]:
 
 def _check(run: Evidence, company: Sequence[Evidence]) -> Verdict:
     config = run.config
+    if not config.synchronous:
+        return _check_apart(run)
     if not run.replicas_identical:
         return Verdict(FAILED, "the ranks ended with different parameters")
     if config.algorithm == "ddp" or (config.algorithm, config.reduction) == ("native", "float32"):
@@ -86,6 +91,14 @@ def _check(run: Evidence, company: Sequence[Evidence]) -> Verdict:
     return _check_replay(run, company)
 
 
+def _check_apart(run: Evidence) -> Verdict:
+    if run.replicas_identical and run.config.world_size > 1:
+        return Verdict(FAILED, "the ranks ended with the same parameters: they did not train apart")
+    if run.traffic_matches_theory is not True:
+        return Verdict(FAILED, "ranks that train apart exchanged messages")
+    return Verdict(CEILING, "no training result: its ranks exchange nothing and end apart")
+
+
 def _check_serial(run: Evidence, company: Sequence[Evidence]) -> Verdict:
     repeats = [other for other in company if _is_serial(other, run.config.reduction)]
     if any(other.final_state_sha256 != run.final_state_sha256 for other in repeats):
@@ -99,7 +112,7 @@ def _check_serial(run: Evidence, company: Sequence[Evidence]) -> Verdict:
         other
         for other in company
         if other.config.reduction == run.config.reduction
-        and other.config.algorithm not in ("serial", "ddp")
+        and other.config.algorithm not in ("serial", "ddp", UNSYNCHRONIZED)
         and (other.config.reduction == "exact" or other.config.world_size == 1)
         and other.final_state_sha256 == run.final_state_sha256
     ]

@@ -18,6 +18,7 @@ from dmlf.benchmark.statistics import (
     median_estimate,
     ratio_estimate,
 )
+from dmlf.config import UNSYNCHRONIZED
 
 
 class Outcome(StrEnum):
@@ -124,6 +125,29 @@ def faster(subject: Contestant, base: Contestant) -> Predicate:
                 ).text(),
             },
             mine.oversubscribed or theirs.oversubscribed,
+        )
+
+    return predicate
+
+
+def share_of_ceiling(subject: Contestant, limit: float) -> Predicate:
+    """Holds when the interval of throughput over that without synchronisation lies above `limit`.
+
+    Runs without synchronisation are no training results; they stand for a speed alone.
+    """
+
+    def predicate(cohort: Cohort) -> Finding:
+        mine, ceiling = cohort.point(subject), cohort.ceiling(subject.world_size)
+        unsynchronized = Contestant(UNSYNCHRONIZED, "float32", subject.world_size)
+        reason = too_few((subject, mine), (unsynchronized, ceiling))
+        if mine is None or ceiling is None or reason:
+            return no_data(reason or "")
+        share = ratio_estimate(mine.throughput, ceiling.throughput, 100.0)
+        threshold = Estimate(100 * limit, 100 * limit, 100 * limit, share.runs)
+        return Finding(
+            _order(share, threshold),
+            {"share": share.text(), "limit": f"{100 * limit:g}"},
+            mine.oversubscribed or ceiling.oversubscribed,
         )
 
     return predicate

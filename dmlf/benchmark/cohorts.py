@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dmlf.benchmark.checks import PASSED
+from dmlf.benchmark.checks import CEILING, PASSED
 from dmlf.benchmark.statistics import Estimate, median_estimate
 from dmlf.benchmark.table import RunRow
+from dmlf.config import UNSYNCHRONIZED
 
 # Serial first, then the protocols, then the peer; what is not named here follows by name.
 _ALGORITHMS = ("serial", "parameter_server", "ring")
@@ -32,7 +33,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """All runs of one contestant whose check passed; there is at least one."""
+    """All runs of one contestant whose check passed (or of a ceiling); there is at least one."""
 
     contestant: Contestant
     runs: tuple[RunRow, ...]
@@ -68,12 +69,17 @@ class Cohort:
 
     @property
     def completed(self) -> list[RunRow]:
-        """Runs that completed, whatever their check says."""
-        return [run for run in self.runs if run.status == "completed"]
+        """Training runs that completed, whatever their check says."""
+        return [run for run in self._training if run.status == "completed"]
+
+    @property
+    def _training(self) -> list[RunRow]:
+        """All runs but those that are only a ceiling for speed."""
+        return [run for run in self.runs if run.algorithm != UNSYNCHRONIZED]
 
     def contestants(self) -> list[Contestant]:
-        """Everything that was planned, in the order of figures and tables."""
-        keys = {Contestant(run.strategy, run.reduction, run.world_size) for run in self.runs}
+        """Every training that was planned, in the order of figures and tables."""
+        keys = {Contestant(run.strategy, run.reduction, run.world_size) for run in self._training}
         return sorted(
             keys,
             key=lambda c: (c.reduction != "float32", strategy_order(c.strategy), c.world_size),
@@ -81,11 +87,22 @@ class Cohort:
 
     def point(self, contestant: Contestant) -> Point | None:
         """The contestant's timed and checked runs; None when there are none."""
+        return self._point(contestant, PASSED)
+
+    def ceiling(self, world_size: int) -> Point | None:
+        """The timed runs without synchronisation; no training result, and in no other number."""
+        return self._point(Contestant(UNSYNCHRONIZED, "float32", world_size), CEILING)
+
+    def planned_ceilings(self) -> set[int]:
+        """The world sizes at which runs without synchronisation were planned."""
+        return {run.world_size for run in self.runs if run.algorithm == UNSYNCHRONIZED}
+
+    def _point(self, contestant: Contestant, check: str) -> Point | None:
         runs = tuple(
             run
             for run in self.runs
             if Contestant(run.strategy, run.reduction, run.world_size) == contestant
-            and run.check == PASSED
+            and run.check == check
             and run.throughput_samples_per_s is not None
         )
         return Point(contestant, runs) if runs else None

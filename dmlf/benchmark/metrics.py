@@ -10,11 +10,11 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dmlf.benchmark.schema import validate
 from dmlf.benchmark.steps import StepSummary, summarise_steps
-from dmlf.config import RunConfig
+from dmlf.env import AFTER_A_RUN
 from dmlf.errors import ConfigError, MetricsError
 from dmlf.training.result import RankReport, RunResult
 from dmlf.training.state import RankState, entries_sha256
@@ -37,7 +37,7 @@ def build_metrics(
 
     argv: the command line that started the run. constraints: the file of pinned dependencies;
     its hash is null when there is none. Throughput is the global batch over the median, over
-    full-size steps after warm-up, of the slowest worker's step time. Raises ConfigError when no
+    full-size steps after warm-up, of the step time (see `steps`). Raises ConfigError when no
     such step is left, MetricsError when the ranks' reports do not fit together, and
     ReplicaDivergence when their final states contradict each other.
     """
@@ -45,7 +45,7 @@ def build_metrics(
     workers = [report for report in result.ranks if report.role == "worker"]
     _check_reports(result, workers)
     per_rank = [_rank_entry(report) for report in result.ranks]
-    summary = summarise_steps(per_rank, config.warmup_steps, config.global_batch_size)
+    summary = summarise_steps(per_rank, config)
     if summary is None:
         steps = len(workers[0].step_s)
         raise ConfigError(
@@ -80,20 +80,28 @@ def build_metrics(
     return metrics
 
 
+class Hashed(Protocol):
+    """A configuration."""
+
+    def sha256(self) -> str:
+        """Hash of everything that decides the result."""
+
+
 def provenance(
-    config: RunConfig,
+    config: Hashed,
     argv: Sequence[str],
     constraints: str | Path | None,
     started_at: datetime,
     finished_at: datetime,
+    sources_left_out: Sequence[str] = AFTER_A_RUN,
 ) -> dict[str, Any]:
-    """Return the provenance block that metrics, failures and references share."""
+    """Return the provenance block that metrics, failures, references and collectives share."""
     from dmlf import env
 
     git_commit, git_dirty = env.git_state()
     return {
         "config_sha256": config.sha256(),
-        "source_sha256": env.source_sha256(),
+        "source_sha256": env.source_sha256(sources_left_out),
         "constraints_sha256": None
         if constraints is None
         else env.constraints_sha256(Path(constraints)),

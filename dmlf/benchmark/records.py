@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from dmlf.benchmark.checks import PASSED, Evidence, Verdict
+from dmlf.benchmark.checks import CEILING, PASSED, Evidence, Verdict
 from dmlf.benchmark.files import read_json
 from dmlf.benchmark.layout import ResultPath
 from dmlf.benchmark.steps import summarise_steps
@@ -101,13 +101,13 @@ def completed_row(
     evidence: Evidence,
     verdict: Verdict,
 ) -> RunRow:
-    """One row of runs.csv. Speeds are left out unless the check passed."""
+    """One row of runs.csv. Speeds are left out unless the check passed, or of a ceiling."""
     timing, traffic = metrics["timing"], metrics["communication"]
     steps = len(metrics["convergence"]["step_loss"])
     epochs = metrics["convergence"]["epochs"]
     provenance, environment = metrics["provenance"], metrics["environment"]
     shared = workload(config)
-    speeds = _speeds(metrics, config) if verdict.check == PASSED else {}
+    speeds = _speeds(metrics, config) if verdict.check in (PASSED, CEILING) else {}
     environment_columns = {
         name: environment[name] for name in RunRow.__dataclass_fields__ if name in environment
     }
@@ -159,7 +159,7 @@ def completed_row(
 
 def _speeds(metrics: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
     per_rank = metrics["timing"]["per_rank"]
-    summary = summarise_steps(per_rank, config.warmup_steps, config.global_batch_size)
+    summary = summarise_steps(per_rank, config)
     if summary is None:
         return {}
     speeds = {

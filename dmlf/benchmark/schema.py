@@ -130,7 +130,7 @@ def _rank_problems(metrics: Mapping[str, Any], config: RunConfig) -> Iterator[tu
 
 def _summary_problems(metrics: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, str]]:
     timing = metrics["timing"]
-    summary = summarise_steps(timing["per_rank"], config.warmup_steps, config.global_batch_size)
+    summary = summarise_steps(timing["per_rank"], config)
     if summary is None:
         yield "timing.per_rank", "has no full-size step after warm-up, so nothing was measured"
         return

@@ -12,11 +12,13 @@ from dmlf.benchmark.claims import (
     communication_below,
     faster,
     same_exact_bits,
+    share_of_ceiling,
 )
 from dmlf.benchmark.cohorts import Cohort, Contestant
 
 ACCURACY_POINTS = 0.5
 COMMUNICATION_SHARE = 0.5
+CEILING_SHARE = 0.8
 PEER = "ddp-gloo"
 
 Texts = tuple[str, str, str]
@@ -40,6 +42,12 @@ def claim_list(cohort: Cohort) -> list[Claim]:
         _beats_peer(c)
         for c in distributed
         if c.strategy != PEER and c.reduction == "float32" and c.world_size in peers
+    ]
+    ceilings = cohort.planned_ceilings()
+    claims += [
+        _near_ceiling(c)
+        for c in distributed
+        if c.reduction == "float32" and c.world_size in ceilings
     ]
     claims += [_more_workers_help(c) for c in distributed if c.world_size > 1]
     names = dict.fromkeys((c.strategy, c.reduction) for c in distributed)
@@ -137,6 +145,22 @@ def _beats_peer(subject: Contestant) -> Claim:
             "the intervals overlap.",
         ),
         faster(subject, Contestant(PEER, "float32", subject.world_size)),
+    )
+
+
+def _near_ceiling(subject: Contestant) -> Claim:
+    share = "{share} % of the throughput of the same ranks without synchronisation"
+    return _claim(
+        "share_of_ceiling",
+        subject,
+        "throughput",
+        (
+            f"WHO reaches more than {{limit}} % of the ceiling: {share}.",
+            f"WHO reaches less than {{limit}} % of the ceiling: {share}.",
+            f"WHO reaches a share of the ceiling that is not distinguishable from {{limit}} %: "
+            f"{share}.",
+        ),
+        share_of_ceiling(subject, CEILING_SHARE),
     )
 
 

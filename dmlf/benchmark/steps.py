@@ -1,6 +1,7 @@
 """Which steps count, and what the slowest rank did in them.
 
-A step ends when its last worker ends, so the slowest worker's time is the step's time. Warm-up
+A step ends when its last worker ends, so the slowest worker's time is the step's time. Where ranks
+never wait for one another it is the workers' mean: none of them holds up another. Warm-up
 steps are left out, and so is a step with fewer samples than the global batch (the last of an
 epoch): it does less work, and mixing it in would blur the median. A server's times are kept raw
 and are not steps of their own; workers wait for it inside theirs.
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmlf.config import RunConfig
+
 PHASES = ("data_s", "forward_backward_s", "communication_s", "wait_s", "hidden_s", "optimizer_s")
 
 
 @dataclass(frozen=True, slots=True)
 class StepSummary:
-    """Measured steps of a run: `slowest_s` [measured steps] in seconds, and medians of phases.
+    """Measured steps of a run: `step_s` [measured steps] in seconds, and medians of phases.
 
     `phase_s` maps each phase to the median, over measured steps, of the time that the slowest
     worker of that step spent in it. Medians of parts need not add up to the median of the whole.
@@ -28,18 +31,18 @@ class StepSummary:
     computation.
     """
 
-    slowest_s: NDArray[np.float64]
+    step_s: NDArray[np.float64]
     phase_s: Mapping[str, float]
     exposed_fraction: float
 
     @property
     def measured_steps(self) -> int:
         """Number of steps behind the statistics."""
-        return int(self.slowest_s.size)
+        return int(self.step_s.size)
 
     def statistics(self) -> dict[str, float]:
         """Mean, median, sample standard deviation, extremes and 5/95 % percentiles, in seconds."""
-        times = self.slowest_s
+        times = self.step_s
         return {
             "mean": float(times.mean()),
             "median": float(np.median(times)),
@@ -51,18 +54,16 @@ class StepSummary:
         }
 
 
-def summarise_steps(
-    per_rank: Sequence[Mapping[str, Any]], warmup_steps: int, global_batch_size: int
-) -> StepSummary | None:
-    """Summarise `timing.per_rank` of a metrics file; None when no step is left to measure.
+def summarise_steps(per_rank: Sequence[Mapping[str, Any]], config: RunConfig) -> StepSummary | None:
+    """Summarise `timing.per_rank` of a run of `config`; None when no step is left to measure.
 
     Every worker's lists must have the same length.
     """
     workers = [entry for entry in per_rank if entry["role"] == "worker"]
     step_s = np.array([entry["step_s"] for entry in workers], dtype=np.float64)
     samples = np.array([entry["samples"] for entry in workers], dtype=np.int64)
-    counts = (np.arange(step_s.shape[1]) >= warmup_steps) & (
-        samples.sum(axis=0) == global_batch_size
+    counts = (np.arange(step_s.shape[1]) >= config.warmup_steps) & (
+        samples.sum(axis=0) == config.global_batch_size
     )
     measured = np.flatnonzero(counts)
     if not measured.size:
@@ -80,7 +81,7 @@ def summarise_steps(
     step_time_s = float(slowest_s[middle])
     exposed_s = float(in_phase["communication_s"][middle] - in_phase["hidden_s"][middle])
     return StepSummary(
-        slowest_s=slowest_s,
+        step_s=slowest_s if config.synchronous else step_s[:, measured].mean(axis=0),
         phase_s={phase: float(np.median(times)) for phase, times in in_phase.items()},
         exposed_fraction=min(1.0, exposed_s / step_time_s) if step_time_s > 0 else 0.0,
     )

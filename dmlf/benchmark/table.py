@@ -30,11 +30,12 @@ _FORMULA = ("=", "+", "-", "@")
 class RunRow:
     """One expected run. `status`: completed, failed, skipped, missing or invalid, with `reason`.
 
-    `check` (passed, failed, absent) is the correctness verdict; unless it is `passed`, the columns
-    from `throughput_samples_per_s` to `exposed_fraction` are empty, so that no speed can outlive
-    its proof. Only runs of one `cohort` (same workload, sources and machine) are ever compared.
-    Times are medians over measured steps of the slowest worker, bytes and messages those of all
-    ranks per step. `strategy` names the servers too where there is more than one.
+    `check` (passed, failed, absent, ceiling) is the correctness verdict; unless it is `passed` or
+    `ceiling`, the columns from `throughput_samples_per_s` to `exposed_fraction` are empty, so that
+    no speed can outlive its proof. Only runs of one `cohort` (same workload, sources and machine)
+    are ever compared. Times are medians over measured steps of the slowest worker, bytes and
+    messages those of all ranks per step. `strategy` names the servers too where there is more than
+    one.
     """
 
     path: str
@@ -101,7 +102,7 @@ class RunRow:
     governor: str | None = None
 
 
-# Blank unless the run's check passed.
+# Blank unless the run's check passed, or its verdict is `ceiling`.
 SPEED_COLUMNS = (
     "throughput_samples_per_s",
     "step_time_s",

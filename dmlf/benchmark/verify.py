@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmlf import env
-from dmlf.benchmark.checks import ABSENT, PASSED
+from dmlf.benchmark.checks import ABSENT, CEILING, PASSED
 from dmlf.benchmark.files import read_json
 from dmlf.benchmark.gather import Expected, judge
 from dmlf.benchmark.layout import ResultPath
@@ -74,7 +74,7 @@ def _finding(row: RunRow, sources: str, pins: str | None) -> Finding:
     stale = _stale(Path(row.path), sources, pins)
     if stale is not None:
         return Finding(row.path, False, stale)
-    if row.check == ABSENT:
+    if row.check in (ABSENT, CEILING):
         return Finding(row.path, None, row.check_detail)
     return Finding(row.path, row.check == PASSED, row.check_detail)
 

@@ -12,7 +12,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from dmlf.cli import benchmark, evidence, projection, protocols, training
+from dmlf.cli import (
+    benchmark,
+    checkpoint,
+    collective,
+    evidence,
+    hosts,
+    projection,
+    protocols,
+    training,
+)
 from dmlf.errors import ConfigError, DmlfError, RemoteError
 
 
@@ -24,7 +33,10 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Run `dmlf VERB --help` for the options of one verb.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for family in (training, protocols, evidence, projection, benchmark):
+    families = (
+        training, hosts, checkpoint, protocols, collective, evidence, projection, benchmark,
+    )  # fmt: skip
+    for family in families:
         family.add_verbs(verbs)
     return parser
 

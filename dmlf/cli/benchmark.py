@@ -19,14 +19,28 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.set_defaults(run=_gather)
 
-    parser = verbs.add_parser("plot", help="draw one figure from the table, as SVG and PNG")
+    parser = verbs.add_parser("plot", help="draw one figure, as SVG and PNG")
     parser.add_argument("name", metavar="NAME", help="the figure, as in report/figures/NAME.svg")
-    parser.add_argument("--table", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE", help="runs.csv; needed by all but one"
+    )
+    parser.add_argument(
+        "--collectives",
+        type=Path,
+        metavar="FILE",
+        help="what `dmlf collective` wrote; needed by the figure collective",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.set_defaults(run=_plot)
 
     parser = verbs.add_parser("report", help="write the Markdown report from the table")
     parser.add_argument("--table", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--collectives",
+        type=Path,
+        metavar="FILE",
+        help="what `dmlf collective` wrote; the report says so where it is absent",
+    )
     parser.add_argument("--figures", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.set_defaults(run=_report)
@@ -40,14 +54,22 @@ def _gather(parsed: argparse.Namespace) -> int:
 
 
 def _plot(parsed: argparse.Namespace) -> int:
-    from dmlf.benchmark.plots import draw
+    from dmlf.benchmark.plots import COLLECTIVE, draw, draw_collective
+    from dmlf.errors import ConfigError
 
-    draw(parsed.name, parsed.table, parsed.output)
+    needed = "collectives" if parsed.name == COLLECTIVE else "table"
+    source = getattr(parsed, needed)
+    if source is None:
+        raise ConfigError(needed, None, f"--{needed} FILE, which the figure {parsed.name} shows")
+    if parsed.name == COLLECTIVE:
+        draw_collective(source, parsed.output)
+    else:
+        draw(parsed.name, source, parsed.output)
     return 0
 
 
 def _report(parsed: argparse.Namespace) -> int:
     from dmlf.benchmark.report import write_report
 
-    write_report(parsed.table, parsed.figures, parsed.output)
+    write_report(parsed.table, parsed.figures, parsed.output, parsed.collectives)
     return 0

@@ -6,21 +6,23 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from dmlf.config import MODELS, OPTIMIZERS, REDUCTIONS, RunConfig
+from dmlf.config import MODELS, OPTIMIZERS, REDUCTIONS, UNSYNCHRONIZED, RunConfig
 from dmlf.errors import ConfigError
 from dmlf.protocol import registry
 from dmlf.tasks import SHIPPED
 from dmlf.training.torchrun import started_by_torchrun, world_size_of_group
 from dmlf.transport import TRANSPORTS
 
+_FIXED_TRANSPORTS = {"serial": "none", UNSYNCHRONIZED: "none", "ddp": "gloo"}
 _HELP = {
     "task": f"what to train: {', '.join(SHIPPED)}, or your own module:function",
     "model": f"model of a shipped task: {', '.join(MODELS)}",
     "hidden_sizes": "sizes of the MLP's hidden layers",
-    "algorithm": f"serial, {', '.join(registry())}, native (the all-reduce "
-    "of torch.distributed), or ddp (stock torch, for comparison)",
-    "transport": f"how messages travel: {', '.join(TRANSPORTS)}; none for serial, gloo for ddp "
-    "(default: queue, or the only one there is)",
+    "algorithm": f"serial, {', '.join(registry())}, native (the all-reduce of torch.distributed), "
+    "ddp (stock torch, for comparison), or unsynchronized (ranks that exchange nothing: a ceiling "
+    "for speed, no training result)",
+    "transport": f"how messages travel: {', '.join(TRANSPORTS)}; none for serial and "
+    "unsynchronized, gloo for ddp (default: queue, or the only one there is)",
     "reduction": f"how gradients are added: {' or '.join(REDUCTIONS)}; exact gives the same bits "
     "at any world size",
     "world_size": "number of workers (default: 1, or as many as torchrun has started)",
@@ -92,7 +94,7 @@ def run_config(parsed: argparse.Namespace) -> RunConfig:
         if hasattr(parsed, item.name)
     }
     if values.get("transport") is None:
-        values["transport"] = _TRANSPORTS.get(values["algorithm"], "queue")
+        values["transport"] = _FIXED_TRANSPORTS.get(values["algorithm"], "queue")
     if values.get("world_size") is None:
         torchrun = started_by_torchrun(values["transport"])
         values["world_size"] = (

@@ -15,6 +15,7 @@ from dmlf.benchmark import timeline_file, transcript_file
 from dmlf.benchmark.files import write_json
 from dmlf.benchmark.metrics import SCHEMA_VERSION, build_metrics, provenance
 from dmlf.benchmark.transcript_file import write_transcript
+from dmlf.cli.hosts import add_rendezvous_flags, rendezvous
 from dmlf.cli.run_flags import add_run_flags, run_config
 from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, DmlfError
@@ -60,6 +61,7 @@ def add_verbs(verbs: Any) -> None:
         help=f"record when every rank did what in the first STEPS steps (100), in "
         f"{timeline_file.NAME} beside the output: a Chrome trace, for https://ui.perfetto.dev",
     )
+    add_rendezvous_flags(parser)
     parser.add_argument(
         "--end-with-parent",
         action="store_true",
@@ -120,6 +122,7 @@ def _train(parsed: argparse.Namespace) -> int:
         train(config, transcript=parsed.transcript, timeline_steps=parsed.timeline)
         return 0
     check_writable(parsed.output)
+    place = rendezvous(parsed)
     for key in ("transcript", "timeline"):
         if getattr(parsed, key) and parsed.output is None:
             raise ConfigError(key, getattr(parsed, key), "--output as well, to say where it goes")
@@ -132,6 +135,7 @@ def _train(parsed: argparse.Namespace) -> int:
             exclusive=parsed.exclusive,
             transcript=parsed.transcript,
             timeline_steps=parsed.timeline,
+            rendezvous=place,
         )
         metrics = build_metrics(result, sys.argv, constraints_path())
     except DmlfError as error:

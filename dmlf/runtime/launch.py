@@ -74,8 +74,44 @@ def run_ranks(
     RemoteError with the rank's traceback, a death without a word as PeerLost. When this returns
     or raises, every process has ended.
     """
-    processes: list[ForkServerProcess] = []
-    pipes: list[Connection] = []
+    with started_ranks(context, program, arguments, first_rank) as ranks:
+        waiting = {pipe: rank for rank, pipe in enumerate(ranks.pipes, first_rank)}
+        results = collect(
+            range(first_rank, first_rank + len(arguments)),
+            lambda timeout_s: _next_outcomes(ranks, waiting, timeout_s, watch),
+        )
+        for process in ranks.processes:
+            process.join()
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRanks:
+    """Running ranks and the pipes on which each will send its one result or error, by rank."""
+
+    processes: list[ForkServerProcess]
+    pipes: list[Connection]
+    first_rank: int = 0
+
+    def result(self, rank: int) -> Any:
+        """Wait for the rank's result and return it; raise its error, or PeerLost if it died."""
+        index = rank - self.first_rank
+        try:
+            result = self.pipes[index].recv()
+        except EOFError:
+            self.processes[index].join()
+            raise PeerLost(f"rank {rank}", _death(self.processes[index].exitcode)) from None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+@contextmanager
+def started_ranks(
+    context: ForkServerContext, program: str, arguments: Sequence[Any], first_rank: int = 0
+) -> Iterator[StartedRanks]:
+    """Start one process per argument; whatever happens inside, none outlives this context."""
+    ranks = StartedRanks([], [], first_rank)
     with _terminate_as_interrupt():
         try:
             for rank, argument in enumerate(arguments, first_rank):
@@ -87,31 +123,25 @@ def run_ranks(
                 )
                 process.start()
                 sender.close()
-                processes.append(process)
-                pipes.append(receiver)
-            waiting = dict(zip(pipes, enumerate(processes, first_rank), strict=True))
-            results = collect(
-                range(first_rank, first_rank + len(processes)),
-                lambda timeout_s: _next_outcomes(waiting, timeout_s, watch),
-            )
-            for process in processes:
-                process.join()
-            return results
+                ranks.processes.append(process)
+                ranks.pipes.append(receiver)
+            yield ranks
         finally:
-            for process in processes:
+            for process in ranks.processes:
                 process.kill()
-            for process in processes:
+            for process in ranks.processes:
                 process.join()
-            for pipe in pipes:
+            for pipe in ranks.pipes:
                 pipe.close()
 
 
 def _next_outcomes(
-    waiting: dict[Connection, tuple[int, ForkServerProcess]],
+    ranks: StartedRanks,
+    waiting: dict[Connection, int],
     timeout_s: float | None,
     watch: Watch | None,
 ) -> Iterator[tuple[int, Any]]:
-    """The outcomes of processes that end next; these are taken out of `waiting`."""
+    """The outcomes of ranks that end next; these are taken out of `waiting`."""
     sources: list[Any] = [*waiting]
     if watch is not None:
         sources.append(watch.source)
@@ -120,12 +150,11 @@ def _next_outcomes(
             watch.look()
             continue
         assert isinstance(ready, Connection)
-        rank, process = waiting.pop(ready)
+        rank = waiting.pop(ready)
         try:
-            yield rank, ready.recv()
-        except EOFError:
-            process.join()
-            yield rank, PeerLost(f"rank {rank}", _death(process.exitcode))
+            yield rank, ranks.result(rank)
+        except Exception as error:
+            yield rank, error
 
 
 def _death(exitcode: int | None) -> str:

@@ -85,6 +85,9 @@ class RunResult:
     def final_state(self) -> RankState:
         """Parameters and optimizer of all ranks together; the run's one hash is its `sha256()`.
 
+        Of ranks that never synchronise it is rank 0's, and no result of training.
         Raises ReplicaDivergence if ranks contradict each other or a part is missing.
         """
+        if not self.config.synchronous:
+            return self.ranks[0].state
         return merge_states([report.state for report in self.ranks])

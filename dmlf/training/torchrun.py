@@ -25,7 +25,12 @@ def started_by_torchrun(transport: str) -> bool:
 
 def speaks_for_the_run(transport: str) -> bool:
     """Whether this process writes and prints: of a group, rank 0 alone does."""
-    return not started_by_torchrun(transport) or os.environ["RANK"] == "0"
+    return own_rank(transport) in (None, 0)
+
+
+def own_rank(transport: str) -> int | None:
+    """This process's rank in the group that torchrun started; None without torchrun."""
+    return _integer("RANK") if started_by_torchrun(transport) else None
 
 
 def world_size_of_group(algorithm: str, num_servers: int) -> int:

@@ -58,7 +58,7 @@ def fixed_environment(source: str = "sources", cores: int = CORES) -> Iterator[N
     """Put constants where the product looks at this machine and this checkout."""
     with (
         patch("dmlf.env.capture_environment", lambda: environment(cores)),
-        patch("dmlf.env.source_sha256", lambda: sha256(source)),
+        patch("dmlf.env.source_sha256", lambda left_out=(): sha256(source)),
         patch("dmlf.env.constraints_sha256", lambda path: sha256("constraints")),
         patch("dmlf.env.git_state", lambda: ("0123456789abcdef0123456789abcdef01234567", False)),
     ):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dmlf.benchmark.checks import ABSENT, FAILED, PASSED, Evidence, check_runs
+from dmlf.benchmark.checks import ABSENT, CEILING, FAILED, PASSED, Evidence, check_runs
 from tests.benchmark.matrix import final_state, run_config, sha256
 
 LOSSES = [2.0, 1.5, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
@@ -151,3 +151,25 @@ def test_the_engines_own_all_reduce_is_held_to_what_it_can_promise(
 ) -> None:
     company = SERIAL if reduction == "float32" else SERIAL_EXACT
     assert verdict(evidence(NATIVE, 2, reduction=reduction, **changes), *company) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"replicas_identical": False, "traffic_matches_theory": True}, CEILING),
+        ({"replicas_identical": True, "traffic_matches_theory": True}, FAILED),
+        ({"replicas_identical": False, "traffic_matches_theory": False}, FAILED),
+        ({"replicas_identical": False, "traffic_matches_theory": None}, FAILED),
+    ],
+)
+def test_ranks_that_never_synchronise_are_a_ceiling_and_no_result(
+    changes: dict[str, Any], expected: str
+) -> None:
+    assert verdict(evidence("unsynchronized", 2, **changes), *SERIAL) == expected
+
+
+def test_a_ceiling_vouches_for_nobody() -> None:
+    serial = evidence("serial")
+    ceiling = evidence("unsynchronized", 1, traffic_matches_theory=True)
+    assert ceiling.final_state_sha256 == serial.final_state_sha256
+    assert verdict(serial, ceiling) == ABSENT

@@ -13,6 +13,7 @@ from dmlf.benchmark.claims import (
     communication_below,
     faster,
     same_exact_bits,
+    share_of_ceiling,
 )
 from dmlf.benchmark.cohorts import Contestant
 from dmlf.benchmark.statements import claim_list, judge_claims
@@ -164,3 +165,42 @@ def test_planned_runs_that_left_nothing_still_have_their_claims() -> None:
     judged = {j.claim.name: j for j in judge_claims(one_cohort(serial(), gone))}
     claim = judged["speed_against_serial/ring-queue/float32/world_size=2"]
     assert claim.outcome == Outcome.NO_DATA
+
+
+def ceiling(throughput: list[float], check: str = "ceiling") -> list[RunRow]:
+    return rows("unsynchronized", 2, throughput, check=check, test_accuracy=None)
+
+
+@pytest.mark.parametrize(
+    ("mine", "top", "outcome"),
+    [
+        ([95.0, 96.0, 97.0, 98.0, 99.0], [100.0] * 5, Outcome.HOLDS),
+        ([50.0, 51.0, 52.0, 53.0, 54.0], [100.0] * 5, Outcome.DOES_NOT_HOLD),
+        ([75.0, 78.0, 80.0, 82.0, 85.0], [100.0] * 5, Outcome.NOT_DISTINGUISHABLE),
+        ([95.0] * 5, [100.0] * 4, Outcome.NO_DATA),
+        ([95.0] * 4, [100.0] * 5, Outcome.NO_DATA),
+        ([95.0] * 5, [], Outcome.NO_DATA),
+    ],
+)
+def test_share_of_ceiling(mine: list[float], top: list[float], outcome: Outcome) -> None:
+    finding = share_of_ceiling(RING, 0.8)(one_cohort(serial(), ring(mine), ceiling(top)))
+    assert finding.outcome == outcome
+    if outcome == Outcome.HOLDS:
+        assert finding.numbers["share"] == "97.0 [95.0, 99.0]"
+
+
+def test_a_ceiling_is_in_no_other_claim() -> None:
+    cohort = one_cohort(serial(), ring(), ceiling([300.0] * 5))
+    names = [claim.name for claim in claim_list(cohort)]
+    assert not [name for name in names if "unsynchronized" in name]
+    assert "share_of_ceiling/ring-queue/float32/world_size=2" in names
+    assert all_checked(cohort).numbers["completed"] == "10"
+    assert not [p for p in cohort.points() if p.contestant.strategy == "unsynchronized"]
+    without = [claim.name for claim in claim_list(one_cohort(serial(), ring()))]
+    assert sorted(set(names) - set(without)) == ["share_of_ceiling/ring-queue/float32/world_size=2"]
+
+
+def test_a_failed_ceiling_is_none() -> None:
+    cohort = one_cohort(serial(), ring(), ceiling([300.0] * 5, check="failed"))
+    assert cohort.ceiling(2) is None
+    assert share_of_ceiling(RING, 0.8)(cohort).outcome == Outcome.NO_DATA

@@ -58,8 +58,9 @@ def report(
 def result(ranks: Sequence[RankReport], **changes: Any) -> RunResult:
     config = run_config(
         "ring-queue", sum(rank.role == "worker" for rank in ranks), global_batch_size=8,
-        num_shards=4, **({"warmup_steps": 1} | changes),
+        num_shards=4, warmup_steps=1,
     )  # fmt: skip
+    config = dataclasses.replace(config, **changes)
     return dataclasses.replace(run_result(run_config()), config=config, ranks=list(ranks))
 
 
@@ -86,6 +87,14 @@ def test_speed_is_the_global_batch_over_the_median_of_the_slowest_workers_steps(
     assert metrics["timing"]["training_s"] == pytest.approx(9.61)
     # The median step (0.3 s) is rank 0's: a quarter communication, of that a quarter hidden.
     assert metrics["communication"]["exposed_fraction"] == pytest.approx(0.1875)
+
+
+def test_ranks_that_wait_for_nobody_count_by_their_mean() -> None:
+    strategy = {"algorithm": "unsynchronized", "transport": "none"}
+    metrics = build(TWO_RANKS, **strategy)
+    # Means of the full-size steps: 0.15, 0.25, 0.25.
+    assert metrics["step_time_s"] == pytest.approx(0.25)
+    assert metrics["throughput_samples_per_s"] == pytest.approx(8 / 0.25)
 
 
 def test_left_out_steps_stay_in_the_raw_samples() -> None:

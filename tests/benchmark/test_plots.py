@@ -123,6 +123,20 @@ def test_the_ideal_line_is_world_size_times_serial() -> None:
     assert [100.5, 201.0, 402.0, 804.0] in lines
 
 
+def test_the_ceiling_is_a_line_and_no_point() -> None:
+    top = rows("unsynchronized", 2, [190.0, 195.0, 199.0], check="ceiling")
+    table = Table((*small_table().runs, *top), ())
+    figure = render("throughput", table)
+    (axes,) = figure.axes
+    lines = [path.vertices.tolist() for c in axes.collections for path in c.get_paths()]
+    assert [[0.55, 195.0], [1.45, 195.0]] in lines
+    assert not [drawn for drawn in axes.lines if 195.0 in drawn.get_ydata()]
+    assert axes.get_ylim()[1] > 199.0
+    assert "no synchronisation" in texts(figure)
+    assert "no synchronisation" not in texts(render("throughput", small_table()))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "4", "8"]
+
+
 def test_efficiency_has_both_bases() -> None:
     itself, serial = render("efficiency", small_table()).axes
     for axes, base in ((itself, 90.5), (serial, 100.5)):

@@ -45,7 +45,7 @@ def test_the_order_is_answer_correctness_validity_then_figures(
     text = output.read_text()
     assert headings(text) == [
         "The answer", "Correctness", "Validity", "Failed, skipped and missing runs",
-        "Environment", *FIGURES.values(), "All claims", "All runs", "Words",
+        "Environment", *FIGURES.values(), "Collectives", "All claims", "All runs", "Words",
     ]  # fmt: skip
     for name in FIGURES:
         assert f"](figures/{name}.svg)" in text
@@ -98,6 +98,17 @@ def test_more_servers_are_another_contestant_in_every_statement(tmp_path: Path) 
     assert f"`{more}`" in section(text, "Correctness")
 
 
+def test_a_ceiling_is_shown_as_such_and_as_nothing_else(tmp_path: Path) -> None:
+    top = rows("unsynchronized", 2, [250.0] * 5, check="ceiling", test_accuracy=None)
+    text = report(tmp_path, SERIAL, rows("ring-queue", 2, FAST), top)
+    answer = section(text, "The answer")
+    assert "All 10 completed runs passed" in answer
+    assert "`ring-queue` 80.8 [80.0, 81.6] % is reached" in answer
+    assert "not distinguishable from 80 %" in section(text, FIGURES["throughput"])
+    assert "| `unsynchronized` |" not in section(text, "Correctness")
+    assert "10 passed and 5 ceiling" in section(text, "Validity")
+
+
 @pytest.mark.parametrize("check", ["failed", "absent"])
 def test_no_speed_of_an_unchecked_run_appears_anywhere(tmp_path: Path, check: str) -> None:
     unchecked = rows(
@@ -116,7 +127,7 @@ def test_without_valid_runs_the_report_says_so_and_claims_nothing(tmp_path: Path
     text = report(tmp_path, gone)
     assert "No run completed" in section(text, "Correctness")
     assert "PeerLost: rank 1" in section(text, "Failed, skipped and missing runs")
-    assert text.count("nothing to show") == len(FIGURES) - 1
+    assert text.count("there is nothing to show") == len(FIGURES) - 1
     assert not re.search(r"is (faster|slower)|times its throughput|\| holds \|", text)
 
 

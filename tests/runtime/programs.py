@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from multiprocessing.connection import Connection
 from typing import Any
 
 from dmlf.errors import DeadlineExceeded, NonFiniteGradient, PeerLost
+from dmlf.runtime.conversation import END
 from dmlf.transport import Endpoint
 
 
@@ -71,3 +73,21 @@ def deadline_on(rank: int, failing: int) -> None:
     if rank == failing:
         raise DeadlineExceeded(rank, 2, 0.5)
     threading.Event().wait()
+
+
+def answer_doubled(rank: int, argument: tuple[int, Connection]) -> int:
+    """Answer every number with its double plus the rank's offset; return how many there were."""
+    offset, questions = argument
+    count = 0
+    while (number := questions.recv()) is not END:
+        if number == 13:
+            raise NonFiniteGradient(number)
+        if number == 14:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number == 15:
+            threading.Event().wait()
+        if number == 16:
+            break
+        questions.send(2 * number + offset)
+        count += 1
+    return count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,8 +11,8 @@ from dmlf.errors import DeadlineExceeded, StepMismatch
 from dmlf.numerics import Float32Accumulator
 from dmlf.protocol import BucketShape, Member, Message, Phase, Tag, registry
 from dmlf.runtime import Driver
-from dmlf.transport import TRANSPORTS
 from tests.protocol.driving import GROUPS
+from tests.transport.groups import EVERY_TRANSPORT, close_all, group
 
 
 class Vector:
@@ -37,39 +36,36 @@ class Vector:
         self.flat[...] = payload
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", EVERY_TRANSPORT)
 @pytest.mark.parametrize("name", GROUPS)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_a_step_over_a_real_transport(transport: str, name: str, world_size: int) -> None:
     """One bucket: of several servers only the first has it, and all take part in the verdict."""
-    group, numel = GROUPS[name], 1013
-    algorithm, size = group.algorithm, group.size(world_size)
-    context = multiprocessing.get_context("spawn")
-    links = [endpoint.connect() for endpoint in TRANSPORTS[transport](context, size)]
+    roles, numel = GROUPS[name], 1013
+    algorithm, size = roles.algorithm, roles.size(world_size)
+    links = group(transport, size)
     locals_ = [Vector(rank, numel) for rank in range(size)]
     drivers = [Driver(links[rank], locals_[rank], 30.0) for rank in range(size)]
     expected = np.sum([Vector(rank, numel).flat for rank in range(world_size)], axis=0)
 
     def step(rank: int) -> None:
-        drivers[rank].run(algorithm.rank_step(group.member(rank, world_size), 0, 1))
+        drivers[rank].run(algorithm.rank_step(roles.member(rank, world_size), 0, 1))
 
     with ThreadPoolExecutor(size) as pool:
         list(pool.map(step, range(size)))
-        # In one process both ends of a link are one object, so close when all are done.
-        list(pool.map(lambda link: link.close(), links))
-    assert [len(local.applied) for local in locals_[world_size:]] == [1] * group.num_servers
+    close_all(links)  # in one process both ends of a link are one object: when all are done
+    assert [len(local.applied) for local in locals_[world_size:]] == [1] * roles.num_servers
     for local in locals_[: world_size + 1]:
         np.testing.assert_allclose(local.flat, expected, rtol=1e-5)
         np.testing.assert_array_equal(local.flat, locals_[0].flat)
-    predicted = algorithm.traffic([BucketShape(numel)], world_size, group.num_servers)
+    predicted = algorithm.traffic([BucketShape(numel)], world_size, roles.num_servers)
     assert sum(driver.messages_sent for driver in drivers) == predicted.messages
     assert sum(driver.payload_bytes_sent for driver in drivers) == predicted.payload_bytes
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", EVERY_TRANSPORT)
 def test_a_stale_message_is_refused_by_name(transport: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    first, second = [endpoint.connect() for endpoint in TRANSPORTS[transport](context, 2)]
+    first, second = group(transport, 2)
     first.send(1, Message(Tag(0, 4, 0, Phase.REDUCE_SCATTER, 0, 0), np.zeros(2, np.float32)))
     driver = Driver(second, Vector(1, 4), 30.0)
     with pytest.raises(StepMismatch) as caught:
@@ -78,18 +74,15 @@ def test_a_stale_message_is_refused_by_name(transport: str) -> None:
     assert caught.value.expected.step == 5
     assert caught.value.received.step == 4
     assert first.recv(1, 30.0).tag.step == 5  # what rank 1 sent before
-    first.close()
-    second.close()
+    close_all([first, second])
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", EVERY_TRANSPORT)
 def test_a_silent_peer_ends_at_the_deadline(transport: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    first, second = [endpoint.connect() for endpoint in TRANSPORTS[transport](context, 2)]
+    first, second = group(transport, 2)
     driver = Driver(second, Vector(1, 4), 0.05)
     with pytest.raises(DeadlineExceeded) as caught:
         driver.run(registry()["ring"].rank_step(Member(1, 2), 0, 1))
     assert caught.value.peer == 0
     assert first.recv(1, 30.0).tag.phase is Phase.REDUCE_SCATTER
-    first.close()
-    second.close()
+    close_all([first, second])

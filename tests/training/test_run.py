@@ -10,7 +10,8 @@ from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, RemoteError
 from dmlf.protocol import registry
 from dmlf.training.run import replay_hash, train
-from dmlf.transport import TRANSPORTS
+from dmlf.training.state import entries_sha256
+from tests.transport.groups import EVERY_TRANSPORT
 
 SYNTHETIC = RunConfig(
     task="synthetic", max_steps=4, global_batch_size=32, learning_rate=0.05, timeout_s=30.0
@@ -21,7 +22,7 @@ def final_state(config: RunConfig) -> str:
     return train(config).final_state().sha256()
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", EVERY_TRANSPORT)
 @pytest.mark.parametrize("algorithm", registry())
 def test_processes_give_the_promised_bits(algorithm: str, transport: str) -> None:
     config = replace(SYNTHETIC, algorithm=algorithm, transport=transport, world_size=3)
@@ -31,7 +32,7 @@ def test_processes_give_the_promised_bits(algorithm: str, transport: str) -> Non
     assert final_state(exact) == final_state(serial)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", EVERY_TRANSPORT)
 @pytest.mark.parametrize("num_servers", [2, 3])
 @pytest.mark.parametrize("reduction", ["float32", "exact"])
 def test_servers_in_processes_share_the_work(
@@ -76,6 +77,21 @@ def test_stock_ddp_trains_the_same_task() -> None:
     assert sum(rank.samples[0] for rank in ddp.ranks) == config.global_batch_size
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_unsynchronized_ranks_train_apart(world_size: int) -> None:
+    algorithm = {"algorithm": "unsynchronized", "world_size": world_size}
+    ranks = train(replace(SYNTHETIC, **algorithm)).ranks
+    assert len({rank.initial_state_sha256 for rank in ranks}) == 1
+    assert len({entries_sha256(rank.state.parameters) for rank in ranks}) == world_size
+    assert [rank.messages_sent for rank in ranks] == [0] * world_size
+    assert [rank.samples for rank in ranks] == [[32 // world_size] * 4] * world_size
+    assert all(len(rank.step_s) == 4 and not rank.epochs for rank in ranks)
+    again = train(replace(SYNTHETIC, **algorithm)).ranks
+    assert [rank.state for rank in again] == [rank.state for rank in ranks]
+    # Alone, a rank does what serial does.
+    assert world_size > 1 or ranks[0].state.sha256() == final_state(SYNTHETIC)
+
+
 def test_a_users_own_task_is_trained() -> None:
     own = replace(SYNTHETIC, task="tests.training.own_task:two_means", algorithm="ring")
     config = replace(own, transport="queue", world_size=2, global_batch_size=16)
@@ -99,9 +115,14 @@ def test_an_error_in_user_code_is_shown_with_its_traceback() -> None:
         ({"num_servers": 2}, "num_servers"),
         ({"algorithm": "ring", "transport": "queue", "num_servers": 2}, "num_servers"),
         ({"algorithm": "ddp", "transport": "gloo", "num_servers": 2}, "num_servers"),
+        ({"algorithm": "unsynchronized", "transport": "queue"}, "transport"),
+        ({"algorithm": "unsynchronized", "reduction": "exact"}, "reduction"),
     ],
 )
 def test_what_cannot_run_is_refused_before_any_process(changes: dict[str, str], key: str) -> None:
+    def refused() -> None:
+        train(replace(SYNTHETIC, **changes))  # some values are refused by the configuration itself
+
     with pytest.raises(ConfigError) as caught:
-        train(replace(SYNTHETIC, **changes))
+        refused()
     assert caught.value.key == key

@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dmlf.errors import DeadlineExceeded
+from dmlf.errors import DeadlineExceeded, PeerLost
 from dmlf.protocol import Message, Phase, Tag
-from dmlf.transport import TRANSPORTS, Endpoint, Transport
-from dmlf.transport.emulated import EmulatedLink, emulate
+from dmlf.runtime import process_context, run_ranks
+from dmlf.transport import TRANSPORTS, Transport
+from tests.transport.groups import EMULATED_TRANSPORTS, EVERY_TRANSPORT, close_all, group
 
 TIMEOUT_S = 30.0
-LENGTHS = [0, 1, 2, 7, 1009, 300_000]
+LENGTHS = [0, 1, 2, 7, 1009, 300_000, 5_000_011]
+PROGRAMS = "tests.transport.programs"
 Connect = Callable[[int], list[Transport]]
 
 
-# As good as no limit on most sizes, and slow enough to be waited for on large ones.
-EMULATED = EmulatedLink(latency_s=1e-4, bandwidth_bits_per_s=2e9)
-
-
-@pytest.fixture(params=[*TRANSPORTS, *(f"emulated {name}" for name in TRANSPORTS)])
+@pytest.fixture(params=[*EVERY_TRANSPORT, *EMULATED_TRANSPORTS])
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     """Makes a group of the given size; all its transports are closed at the end."""
     opened: list[Transport] = []
 
     def make(group_size: int) -> list[Transport]:
-        name = request.param.removeprefix("emulated ")
-        context = multiprocessing.get_context("spawn")
-        endpoints: Sequence[Endpoint] = TRANSPORTS[name](context, group_size)
-        if name != request.param:
-            endpoints = emulate(endpoints, EMULATED)
-        with ThreadPoolExecutor(group_size) as pool:
-            opened.extend(pool.map(lambda endpoint: endpoint.connect(), endpoints))
+        opened.extend(group(request.param, group_size))
         return list(opened)
 
     yield make
-    with ThreadPoolExecutor(max(1, len(opened))) as pool:
-        list(pool.map(lambda transport: transport.close(), opened))
+    close_all(opened)
 
 
 def tag(src: int, round_: int = 0, phase: Phase = Phase.PUSH) -> Tag:
@@ -121,3 +114,58 @@ def test_all_pairs_exchange_at_once(connect: Connect, group_size: int) -> None:
 
     with ThreadPoolExecutor(group_size) as pool:
         list(pool.map(exchange, range(group_size)))
+
+
+def test_buckets_in_flight_keep_apart(connect: Connect) -> None:
+    """Several buckets go both ways at once, and are read while others are on their way."""
+    transports = connect(3)
+    lengths = [100_003, 1, 40_000, 0, 250_000]
+
+    def bucket(index: int, src: int) -> Any:
+        return values(lengths[index], 1000 * index + src)
+
+    def exchange(rank: int) -> None:
+        peers = [peer for peer in range(3) if peer != rank]
+        registered = transports[rank].allocate(sum(lengths), np.float32)
+        starts = np.cumsum([0, *lengths])
+        for index in range(len(lengths)):
+            part = registered[starts[index] : starts[index + 1]]
+            part[...] = bucket(index, rank)
+            for dst in peers:
+                transports[rank].send(dst, Message(tag(rank)._replace(bucket=index), part))
+            if index:  # one bucket behind what was sent
+                check(rank, peers, index - 1)
+        check(rank, peers, len(lengths) - 1)
+
+    def check(rank: int, peers: list[int], index: int) -> None:
+        for src in peers:
+            received = transports[rank].recv(src, TIMEOUT_S)
+            assert received.tag == tag(src)._replace(bucket=index)
+            np.testing.assert_array_equal(received.payload, bucket(index, src))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(exchange, range(3)))
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("name", EVERY_TRANSPORT)
+def test_a_killed_peer_ends_the_run_and_nothing_is_left(name: str) -> None:
+    """Rank 1 is killed in the middle of a conversation, while the others wait for it."""
+    context = process_context([], threads_per_rank=1)
+
+    def kill_one() -> None:
+        endpoints = TRANSPORTS[name](context, 3)
+        with pytest.raises(PeerLost) as caught:
+            run_ranks(context, f"{PROGRAMS}:killed_while_sending", endpoints)
+        assert caught.value.peer == "rank 1"
+
+    kill_one()  # starts the fork server, whose descriptors stay; processes are the fixture's part
+    before = descriptors()
+    start = time.monotonic()
+    kill_one()
+    assert time.monotonic() - start < TIMEOUT_S / 2
+    gc.collect()
+    assert descriptors() <= before

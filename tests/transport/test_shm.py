@@ -188,13 +188,39 @@ def test_a_rank_does_not_spin_for_a_peer_on_its_own_core(monkeypatch: pytest.Mon
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1})
     spins: list[float] = []
     monkeypatch.setattr(ShmTransport, "_spin", lambda *args: spins.append(args[-1]))
+    monkeypatch.setattr(module.cores.CoreMover, "leave", lambda *_: False)
     first, second = group(2)
     for core, expected in ((4, 1), (4, 1), (5, 2)):  # 4: the first wait knows nothing of the peer
-        monkeypatch.setattr(module.kernel, "current_core", lambda core=core: core)
+        monkeypatch.setattr(module.cores, "current_core", lambda core=core: core)
         for transport, peer in ((first, 1), (second, 0)):
             with pytest.raises(DeadlineExceeded):
                 transport.recv(peer, 0.001)
         assert len(spins) == expected
+
+
+def test_the_higher_of_two_ranks_leaves_the_core_they_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1})
+    here = [4]
+
+    def leave(_: object, core: int) -> bool:
+        left.append(core)
+        here[0] = 5
+        return True
+
+    left: list[int] = []
+    monkeypatch.setattr(module.cores.CoreMover, "leave", leave)
+    monkeypatch.setattr(module.cores, "current_core", lambda: here[0])
+    spins: list[float] = []
+    monkeypatch.setattr(ShmTransport, "_spin", lambda *args: spins.append(args[-1]))
+    first, second = group(2)
+    for transport, peer, expected in ((first, 1, []), (second, 0, [4]), (first, 1, [4])):
+        here[0] = 4
+        with pytest.raises(DeadlineExceeded):
+            transport.recv(peer, 0.001)
+        assert left == expected
+    assert len(spins) == 3  # there the peer can run while this one spins
 
 
 @pytest.mark.parametrize("sleeps", [True, False])

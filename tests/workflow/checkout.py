@@ -37,6 +37,14 @@ matrix:
     world_sizes: [2]
     seeds: [0]
     repeats: 1
+collective:
+  strategies: [ring-queue]
+  peers: [gloo]
+  world_sizes: [2]
+  sizes: [1024]
+  rounds: 1
+  round_s: 0.001
+  seed: 0
 run:
   warmup_steps: 1
   threads_per_rank: 1

@@ -63,8 +63,15 @@ def refusal(config: dict[str, Any], *files: Path) -> str:
         (["tasks", 7], {}, ["tasks", "'7'", "module:function"]),
         (["run", "timeout_s"], "", ["run.timeout_s", "''", "an integer from 1"]),
         (["tasks", "digits", "num_servers"], 65, ["num_servers", "'65'", "from 1 to 64"]),
+        (["collective", "sizes"], [1022], ["collective.sizes.0", "1022", "multiple of 4"]),
+        (["collective", "peers"], ["nccl"], ["collective.peers.0", "nccl", "gloo or openmpi"]),
+        (["collective", "round_s"], 0, ["collective.round_s", "0", "from 0.0001 to 60"]),
         (["order_seed"], -1, ["order_seed", "-1", "at least 0"]),
-        (["colour"], "red", ["colour", "unknown key", "matrix, order_seed, run, tasks"]),
+        (
+            ["colour"],
+            "red",
+            ["colour", "unknown key", "collective, matrix, order_seed, run, tasks"],
+        ),
     ],
 )
 def test_a_wrong_value_is_refused(keys: list[str | int], value: Any, parts: list[str]) -> None:
@@ -139,6 +146,7 @@ def test_snakemake_says_one_line(checkout: Checkout, arguments: list[str], line:
     [
         ("[serial, ring-queue]", "[serial, ring-quene]", "'ring-quene' is not allowed; expected"),
         ("[digits, synthetic]", "[digits, synthetics]", "'synthetics' is not allowed; expected"),
+        ("[ring-queue]\n  peers", "[ring-quene]\n  peers", "collective: strategies: 'ring-quene'"),
         ("epochs: 1", "global_batch_size: 250", "250 is not allowed; expected a multiple"),
     ],
 )

@@ -86,25 +86,37 @@ def test_a_skipped_run_more_gathers_again(done: Checkout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "trains", "gathers", "plots"),
+    ("file", "trains", "collects", "gathers", "plots"),
     [
-        ("dmlf/training/sampler.py", True, True, True),
-        ("constraints.txt", True, True, True),
-        ("dmlf/benchmark/metrics.py", True, True, True),
-        ("dmlf/benchmark/gather.py", False, True, True),
-        ("dmlf/benchmark/statistics.py", False, False, True),
-        ("dmlf/benchmark/plots/style.py", False, False, True),
-        ("dmlf/benchmark/claims.py", False, False, False),
+        ("dmlf/training/sampler.py", True, True, True, True),
+        ("constraints.txt", True, True, True, True),
+        ("dmlf/benchmark/metrics.py", True, True, True, True),
+        ("dmlf/benchmark/collective/timing.py", False, True, False, True),
+        ("dmlf/benchmark/collective/summary.py", False, False, False, True),
+        ("dmlf/benchmark/collective/statements.py", False, False, False, False),
+        ("dmlf/benchmark/gather.py", False, False, True, True),
+        ("dmlf/benchmark/statistics.py", False, False, False, True),
+        ("dmlf/benchmark/plots/style.py", False, False, False, True),
+        ("dmlf/benchmark/claims.py", False, False, False, False),
     ],
 )
 def test_an_edit_reruns_what_it_decides(
-    done: Checkout, file: str, trains: bool, gathers: bool, plots: bool
+    done: Checkout, file: str, trains: bool, collects: bool, gathers: bool, plots: bool
 ) -> None:
     with (done.path / file).open("a") as source:
         source.write("\n# edited\n")
     jobs = done.plan()
     assert training(jobs) == (EVERY_RUN if trains else {})
-    assert ("gather" in jobs, "plot" in jobs, "report" in jobs) == (gathers, plots, True)
+    assert ("collective" in jobs, "gather" in jobs) == (collects, gathers)
+    assert ("plot" in jobs, "plot_collective" in jobs, "report" in jobs) == (plots, plots, True)
+
+
+def test_a_setting_of_the_collectives_measures_them_again(done: Checkout) -> None:
+    done.edit("config.yaml", "rounds: 1", "rounds: 2")
+    jobs = done.plan()
+    assert training(jobs) == {}
+    assert (jobs["collective"], jobs["plot_collective"], jobs["report"]) == (1, 1, 1)
+    assert "plot" not in jobs
 
 
 def test_an_edit_of_the_simulator_reruns_nothing_measured(done: Checkout) -> None:

@@ -16,7 +16,13 @@ from tests.workflow.checkout import REPOSITORY
 PACKAGE = REPOSITORY / "dmlf"
 INPUTS = REPOSITORY / "workflow" / "rules" / "inputs.smk"
 # These know every part, and load what one needs when it is asked for.
-ENTRY_POINTS = {"__init__.py", "__main__.py", "cli/__init__.py", "cli/benchmark.py"}
+ENTRY_POINTS = {
+    "__init__.py",
+    "__main__.py",
+    "cli/__init__.py",
+    "cli/benchmark.py",
+    "cli/collective.py",
+}
 
 
 def read_inputs() -> dict[str, Any]:
@@ -49,7 +55,7 @@ def imported(file: str) -> Iterator[str]:
                     yield path
 
 
-@pytest.mark.parametrize("part", ["training", "gathering", "plotting", "reporting"])
+@pytest.mark.parametrize("part", ["training", "collective", "gathering", "plotting", "reporting"])
 def test_no_source_of_a_part_imports_what_is_left_out(part: str) -> None:
     sources = kept(part)
     assert "config.py" in sources

@@ -20,6 +20,7 @@ BEFORE_TRAINING = {"sources": 1, "data": 1}
         (run_path("ring-queue", world_size=3), "train_protocol"),
         (run_path("ddp-gloo", rep=99), "train_ddp"),
         (run_path("serial", world_size=1).replace("seed=0", "seed=12345"), "train_serial"),
+        (run_path("unsynchronized", world_size=4), "train_unsynchronized"),
     ],
 )
 def test_a_path_asks_for_one_run_listed_or_not(checkout: Checkout, path: str, rule: str) -> None:
@@ -40,6 +41,7 @@ def test_whatever_is_registered_can_be_asked_for(checkout: Checkout) -> None:
         run_path("ring-queue").replace("world_size=2", "world_size=02"),
         run_path("serial"),  # at world size 2
         run_path("ddp-gloo").replace("float32", "exact"),
+        run_path("unsynchronized").replace("float32", "exact"),
     ],
 )
 def test_a_path_that_names_no_run_finds_no_rule(checkout: Checkout, path: str) -> None:
@@ -65,18 +67,21 @@ def test_named_targets(checkout: Checkout) -> None:
     assert figures >= 4
     assert training(everything) == runs
     assert everything["replay"] == 2
-    assert everything["gather"] == everything["report"] == 1
+    assert everything["gather"] == everything["report"] == everything["collective"] == 1
     assert checkout.plan("train") == {"sources": 1, "data": 2, **runs, "train": 1}
     plots = checkout.plan("plots")
     assert (plots["plot"], training(plots), "report" in plots) == (figures, runs, False)
     partial = checkout.plan("partial_report")
     assert training(partial) == {}
     assert partial["plot_partial"] == figures
+    assert partial["plot_collective_partial"] == 1
+    assert "collective" not in partial
+    assert checkout.plan("results/collective.json") == {"sources": 1, "collective": 1}
     assert checkout.plan("verify") == {"verify": 1}
     assert training(checkout.plan("equality")) == runs
 
 
-@pytest.mark.parametrize("name", ["smoke", "mnist", "full", "equality"])
+@pytest.mark.parametrize("name", ["smoke", "mnist", "full", "equality", "speed"])
 def test_the_shipped_configurations_are_valid(checkout: Checkout, name: str) -> None:
     shutil.copy(REPOSITORY / "config.yaml", checkout.path / "shipped.yaml")
     files = ("shipped.yaml", f"workflow/config/{name}.yaml")

@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from dmlf.benchmark.collective.config import CollectiveConfig
+from dmlf.benchmark.plots import COLLECTIVE
 from dmlf.benchmark.plots import FIGURES as DRAWN
-from dmlf.config import REDUCTIONS
+from dmlf.config import REDUCTIONS, UNSYNCHRONIZED
+from dmlf.errors import ConfigError
 from dmlf.protocol import registry
 from dmlf.transport import TRANSPORTS
 
@@ -17,17 +20,19 @@ shell.prefix(f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).par
 # What dmlf has registered can be asked for by name with no edit here.
 PROTOCOL_STRATEGIES = [f"{name}-{transport}" for name in registry() for transport in TRANSPORTS]
 NATIVE = "native-process_group"
-STRATEGIES = ["serial", *PROTOCOL_STRATEGIES, NATIVE, "ddp-gloo"]
+STRATEGIES = ["serial", *PROTOCOL_STRATEGIES, NATIVE, "ddp-gloo", UNSYNCHRONIZED]
 
 RUN = "{task}/{strategy}/{reduction}/world_size={world_size}/seed={seed}/rep={rep}"
 REPLAY = "{task}/{algorithm}-replay/{reduction}/world_size={world_size}/seed={seed}"
 METRICS_PATH = f"results/{RUN}/metrics.json"
 REFERENCE_PATH = f"results/{REPLAY}/reference.json"
 
-FIGURES = expand("report/figures/{figure}.{kind}", figure=DRAWN, kind=["svg", "png"])
+# The figures of the table; the one of the collectives has a rule of its own.
+FIGURES = expand("report/figures/{figure}.{kind}", figure=[*DRAWN, COLLECTIVE], kind=["svg", "png"])
 PARTIAL_FIGURES = expand(
-    "report/partial/figures/{figure}.{kind}", figure=DRAWN, kind=["svg", "png"]
+    "report/partial/figures/{figure}.{kind}", figure=[*DRAWN, COLLECTIVE], kind=["svg", "png"]
 )
+COLLECTIVES = "results/collective.json"
 
 
 def one_of(names):
@@ -49,3 +54,26 @@ wildcard_constraints:
 def run_of(wildcards):
     """What a run's path says, from the wildcards of a rule."""
     return SimpleNamespace(**dict(wildcards.items()))
+
+
+def collective_flags():
+    """The command-line flags of the benchmark as one text, which any change of a value changes.
+
+    The time limit is left out, as for training runs.
+    """
+    try:
+        values = CollectiveConfig(**config["collective"]).as_mapping()
+    except ConfigError as error:
+        refuse(["collective"], error)
+    del values["timeout_s"]
+    words = []
+    for key, value in values.items():
+        words.append(f"--{key.replace('_', '-')}")
+        words += map(str, value if isinstance(value, list) else [value])
+    return shlex.join(words)
+
+
+def found_collectives(wildcards):
+    """A text that changes whenever the benchmark's result comes, goes or changes."""
+    path = Path(COLLECTIVES)
+    return str(path.stat().st_mtime_ns) if path.exists() else "absent"

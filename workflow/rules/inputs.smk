@@ -6,22 +6,29 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import dmlf
-from dmlf.env import AFTER_A_RUN
+from dmlf.env import AFTER_A_RUN, AFTER_COLLECTIVES
 
 # What comes after a run and cannot change it is named in dmlf/env.py, whose hash of the sources
 # leaves out the same; a file forgotten there costs time, not truth.
 # tests/workflow/test_sources.py holds these lists against the imports.
 SUMMING_UP = ["benchmark/cohorts.py", "benchmark/statistics.py"]
 DRAWING = ["benchmark/plots/*"]
-TELLING = ["benchmark/claims.py", "benchmark/report*", "benchmark/statements.py"]
+TELLING = [
+    "benchmark/claims.py",
+    "benchmark/collective/statements.py",
+    "benchmark/report*",
+    "benchmark/statements.py",
+]
 OTHER_VERBS = [
     f"cli/{name}.py"
     for name in ("evidence", "protocol_check", "protocols", "run_flags", "training")
 ]
+COLLECTIVES_ONLY = ["benchmark/collective/*", "cli/collective.py"]
 APART = ["benchmark/diff.py", "benchmark/verify.py", "simulation/*", *OTHER_VERBS]
 SOURCES_LEFT_OUT = {
     "training": AFTER_A_RUN,
-    "gathering": [*SUMMING_UP, *DRAWING, *TELLING, *APART],
+    "collective": AFTER_COLLECTIVES,
+    "gathering": [*COLLECTIVES_ONLY, *SUMMING_UP, *DRAWING, *TELLING, *APART],
     "plotting": [*TELLING, *APART],
     "reporting": APART,
 }

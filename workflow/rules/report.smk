@@ -6,6 +6,7 @@ rule report:
         FIGURES,
         table="results/runs.csv",
         epochs="results/epochs.csv",
+        collectives=COLLECTIVES,
         sources="results/sources/reporting.sha256",
     output:
         "report/report.md",
@@ -15,9 +16,10 @@ rule report:
         "../envs/dmlf.yaml"
     params:
         figures=subpath(output[0], parent=True),
+        collectives=lambda wildcards, input: input.collectives,
     shell:
-        "python -m dmlf report --table {input.table} --figures {params.figures}/figures"
-        " --output {output} > {log} 2>&1"
+        "python -m dmlf report --table {input.table} --collectives {params.collectives}"
+        " --figures {params.figures}/figures --output {output} > {log} 2>&1"
 
 
 # What exists, with the missing, failed and skipped runs named.
@@ -31,3 +33,7 @@ use rule report as partial_report with:
         "report/partial/report.md",
     log:
         "logs/partial/report.log",
+    params:
+        figures=subpath(output[0], parent=True),
+        collectives=COLLECTIVES,
+        found=found_collectives,

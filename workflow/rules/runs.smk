@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
-from dmlf.config import RunConfig, split_strategy
+from dmlf.config import UNSYNCHRONIZED, RunConfig, split_strategy
 from dmlf.errors import ConfigError
 from dmlf.protocol import registry
 from dmlf.transport import TRANSPORTS
@@ -103,8 +103,8 @@ def planned_runs():
             block["seeds"],
             range(block["repeats"]),
         ):
-            if strategy == "ddp-gloo" and reduction != "float32":
-                continue  # stock DDP adds floats and has no other mode
+            if strategy in ("ddp-gloo", UNSYNCHRONIZED) and reduction != "float32":
+                continue  # stock DDP adds floats and has no other mode; a ceiling adds nothing
             run = SimpleNamespace(
                 task=task,
                 strategy=strategy,

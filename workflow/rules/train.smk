@@ -49,6 +49,12 @@ use rule train_protocol as train_ddp with:
         reduction="float32",
 
 
+use rule train_protocol as train_unsynchronized with:
+    wildcard_constraints:
+        strategy=UNSYNCHRONIZED,
+        reduction="float32",
+
+
 rule replay:
     input:
         data="results/data/{task}.json",

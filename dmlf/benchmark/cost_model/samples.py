@@ -13,10 +13,10 @@ from dmlf.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class CollectiveSample:
-    """One point of the collective benchmark: the times of some runs of one collective.
+    """One point of the collective benchmark: the times of an algorithm's step, round by round.
 
     num_bytes: of the vector that is summed on every rank. seconds: of the slowest rank, a value
-    per run. Raises ConfigError.
+    per round. Raises ConfigError.
     """
 
     algorithm: str
@@ -53,14 +53,21 @@ class Coefficients(NamedTuple):
     added_bytes: float
 
 
+def _commit_rounds(world_size: int) -> int:
+    """Rounds of the dissemination in which all ranks agree that the step is complete."""
+    return (world_size - 1).bit_length()
+
+
 def _ring(world_size: int, num_bytes: int) -> Coefficients:
     hops, chunk = world_size - 1, num_bytes / world_size
-    return Coefficients(2 * hops, 2 * hops * chunk, hops * chunk)
+    return Coefficients(2 * hops + _commit_rounds(world_size), 2 * hops * chunk, hops * chunk)
 
 
 def _tree(world_size: int, num_bytes: int) -> Coefficients:
     levels = (world_size - 1).bit_length()
-    return Coefficients(2 * levels, 2 * levels * num_bytes, levels * num_bytes)
+    return Coefficients(
+        2 * levels + _commit_rounds(world_size), 2 * levels * num_bytes, levels * num_bytes
+    )
 
 
 def _parameter_server(world_size: int, num_bytes: int) -> Coefficients:
@@ -76,8 +83,14 @@ _TERMS: Mapping[str, Callable[[int, int], Coefficients]] = {
 }
 
 
+MODELLED = tuple(_TERMS)
+"""Algorithms that have such terms."""
+
+
 def coefficients(algorithm: str, world_size: int, num_bytes: int) -> Coefficients:
     """The terms of the closed form rounds * alpha + bytes / beta + added bytes * gamma.
+
+    Of a whole step with one bucket, commit included: the collective benchmark times that.
 
     Ring: Patarasuk & Yuan, 2009; tree: Thakur, Rabenseifner & Gropp, 2005; parameter server: Li et
     al., 2014, with one server. Raises ConfigError for any other algorithm.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmlf.benchmark.cohorts import cohorts
+from dmlf.benchmark.collective.load import Loaded, load
 from dmlf.benchmark.files import write_bytes
 from dmlf.benchmark.table import Table, read_table
 from dmlf.errors import ConfigError, DependencyMissing
@@ -26,6 +27,9 @@ FIGURES: Mapping[str, str] = {
     "communication": "Where the time of a step goes",
     "exactness": "The price of exact reduction",
 }
+COLLECTIVE = "collective"
+COLLECTIVE_TITLE = "All-reduce alone, by size"
+"""The one figure that is drawn from a collective record in place of the table."""
 
 # Drawn from the file of a projection, not from the table of runs.
 PROJECTION_FIGURES: Mapping[str, str] = {
@@ -42,8 +46,8 @@ def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
     DependencyMissing without matplotlib.
     """
     if name not in FIGURES:
-        raise ConfigError("figure", name, f"one of {', '.join(FIGURES)}")
-    output = _svg_path(output_path)
+        raise ConfigError("figure", name, f"one of {', '.join([*FIGURES, COLLECTIVE])}")
+    output = _svg(output_path)
     table = read_table(table_path)
     style = _load("style")
     render: Callable[[Table], Figure] = _load(name).render
@@ -56,17 +60,30 @@ def draw_projection(name: str, projection: Projection, output_path: str | Path) 
     """Draw one figure of PROJECTION_FIGURES, as `draw` does. Raises ConfigError, OSError."""
     if name not in PROJECTION_FIGURES:
         raise ConfigError("figure", name, f"one of {', '.join(PROJECTION_FIGURES)}")
-    output = _svg_path(output_path)
+    output = _svg(output_path)
     style = _load("style")
     render: Callable[[Projection], Figure] = _load(name).render
     with style.paper():
         _save(render(projection), PROJECTION_FIGURES[name], output)
 
 
-def _svg_path(path: str | Path) -> Path:
-    output = Path(path)
+def draw_collective(record_path: str | Path, output_path: str | Path) -> None:
+    """Draw the collectives' figure from their record; it says so where there is no valid one.
+
+    Writes and raises as `draw` does.
+    """
+    output = _svg(output_path)
+    loaded = load(record_path)
+    style = _load("style")
+    render: Callable[[Loaded], Figure] = _load(COLLECTIVE).render
+    with style.paper():
+        _save(render(loaded), COLLECTIVE_TITLE, output)
+
+
+def _svg(output_path: str | Path) -> Path:
+    output = Path(output_path)
     if output.suffix != ".svg":
-        raise ConfigError("output", str(path), "a path that ends in .svg")
+        raise ConfigError("output", str(output_path), "a path that ends in .svg")
     return output
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.artist import Artist
@@ -46,12 +47,12 @@ class Look:
 _KNOWN: Mapping[str, Look] = {
     "serial": Look(BLACK, "D", (0, (1, 1.5))),
     "parameter_server-queue": Look(VERMILION, "s", (0, (5, 1.5))),
+    "parameter_server-shm": Look(ORANGE, "P", (0, (5, 1.5))),
     "ring-queue": Look(BLUE, "o", SOLID),
+    "ring-shm": Look(PURPLE, "v", SOLID),
     "ddp-gloo": Look(GREEN, "^", (0, (3, 1.2, 1, 1.2))),
 }
 _OTHERS = (
-    Look(PURPLE, "v", SOLID),
-    Look(ORANGE, "P", (0, (5, 1.5))),
     Look(SKY, "X", (0, (3, 1.2, 1, 1.2))),
     Look(BLUE, "<", (0, (2, 1))),
     Look(VERMILION, ">", (0, (2, 1))),
@@ -143,6 +144,11 @@ def key(look: Look, label: str) -> Line2D:
         [], [], color=look.color, marker=look.marker, linestyle=look.dashes, markersize=6,
         label=label,
     )  # fmt: skip
+
+
+def line_key(line: Mapping[str, Any], label: str) -> Line2D:
+    """The legend's entry of a line without markers."""
+    return Line2D([], [], label=label, **line)
 
 
 def reading_keys(oversubscribed: bool, intervals: bool) -> list[Line2D]:

@@ -10,9 +10,11 @@ import os
 from pathlib import Path
 
 from dmlf.benchmark.cohorts import Cohort, cohorts
+from dmlf.benchmark.collective.load import Loaded, load
 from dmlf.benchmark.files import write_text
 from dmlf.benchmark.report.answer import answer
 from dmlf.benchmark.report.appendix import all_claims, all_runs, glossary
+from dmlf.benchmark.report.collectives import collectives
 from dmlf.benchmark.report.correctness import correctness, not_completed
 from dmlf.benchmark.report.environment import environment
 from dmlf.benchmark.report.figures import Places, figure_sections
@@ -21,10 +23,16 @@ from dmlf.benchmark.statements import judge_claims
 from dmlf.benchmark.table import Table, read_table
 
 
-def write_report(table_path: str | Path, figures_dir: str | Path, output_path: str | Path) -> None:
+def write_report(
+    table_path: str | Path,
+    figures_dir: str | Path,
+    output_path: str | Path,
+    collectives_path: str | Path | None = None,
+) -> None:
     """Write the report of a table, with links to the figures relative to the report's folder.
 
-    Works for any table: without checked runs it says so and claims nothing. Paths are repeated
+    Works for any table: without checked runs it says so and claims nothing, and the same for the
+    record of the collectives, which may be absent (None: there is to be none). Paths are repeated
     in the commands that the report names. Raises MetricsError for a bad table, and OSError.
     """
     table = read_table(table_path)
@@ -33,10 +41,10 @@ def write_report(table_path: str | Path, figures_dir: str | Path, output_path: s
         link=os.path.relpath(figures_dir, Path(output_path).parent),
         report=str(output_path),
     )
-    write_text(output_path, render(table, places))
+    write_text(output_path, render(table, places, load(collectives_path)))
 
 
-def render(table: Table, places: Places) -> str:
+def render(table: Table, places: Places, record: Loaded) -> str:
     """Return the report's text."""
     judged = [(cohort, judge_claims(cohort)) for cohort in cohorts(table.runs)]
     sections = [
@@ -53,6 +61,7 @@ def render(table: Table, places: Places) -> str:
         "## Environment",
         environment(table.runs),
         *figure_sections(judged, places),
+        *collectives(record, places),
         "## All claims",
         all_claims(judged, places),
         "## All runs",

@@ -56,6 +56,7 @@ def _speed(cohort: Cohort, judged: Sequence[Judged]) -> list[str]:
     base = "" if serial is None else f" ({median_estimate(serial.throughput).text()} samples/s)"
     sentences = _grouped(against_serial, f"serial{base}")
     sentences += _grouped(_comparisons(judged, f"speed_against_{PEER}"), code(PEER))
+    sentences += _shares(_comparisons(judged, "share_of_ceiling"))
     return [*sentences, "Brackets hold 95 % intervals."]
 
 
@@ -85,6 +86,21 @@ def _grouped(items: Sequence[Judged], other: str) -> list[str]:
                 verb = "is" if len(names) == 1 else "are"
                 parts.append(f"{listing(names)} {verb} {relation} {other}")
         sentences.append(f"At world size {size}, {'; '.join(parts)}.")
+    return sentences
+
+
+def _shares(items: Sequence[Judged]) -> list[str]:
+    sentences = []
+    for size in sorted({item.claim.world_size or 0 for item in items}):
+        names = [
+            f"{code(item.claim.subject)} {item.finding.numbers['share']} %"
+            for item in items
+            if item.claim.world_size == size
+        ]
+        sentences.append(
+            f"Of the throughput of {size} ranks that never synchronise, {listing(names)} "
+            f"{'is' if len(names) == 1 else 'are'} reached."
+        )
     return sentences
 
 

@@ -26,6 +26,8 @@ _WORDS = {
     "ring": "workers in a circle that pass pieces of the gradient to their neighbour until every "
     "worker has the sum (ring all-reduce); there is no server.",
     "ddp": "PyTorch's own DistributedDataParallel, here over Gloo: the peer to compare with.",
+    "ceiling": "the throughput of ranks that compute and step at the same time and exchange "
+    "nothing (`unsynchronized`): what synchronisation that costs nothing would reach.",
     "reduction": "how gradients are added. float32 adds in a published order that depends on the "
     "world size; exact gives the same bits in any order.",
     "oversubscribed": "more processes want to compute than there are cores, so they take turns.",

@@ -16,6 +16,8 @@ the gradients in the order that the algorithm publishes; an exact run must end w
 exact run of the same seed ends, whatever the world size; serial must end at the same place every \
 time. The protocols must also have sent exactly the bytes and messages that theory gives. Stock \
 `ddp` publishes no order of addition, so its first losses are compared with serial's instead. \
+Runs `unsynchronized` are no training results and not among these: their ranks exchange nothing, \
+and their speed is only a ceiling to hold the others against. \
 **A speed is shown in this report only for runs that passed.**"""
 
 

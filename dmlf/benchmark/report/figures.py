@@ -18,7 +18,10 @@ _CAPTIONS = {
     "throughput": (
         "Training samples per second, all workers together. The global batch is the same at every "
         "world size (strong scaling). The dashed line is the ideal, world size times serial, and "
-        f"may leave the panel; the dotted line is serial. {_POINTS}"
+        "may leave the panel; the dotted line is serial. The dark line across a world size, where "
+        "there is one, is the measured ceiling: the same ranks at the same time without any "
+        "message (`unsynchronized`, float32), which is no training. Its band is the 95 % interval. "
+        f"{_POINTS}"
     ),
     "efficiency": (
         "Efficiency is throughput at world size W over W times the throughput of the base at world "

@@ -11,6 +11,7 @@ from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM
 from dmlf.benchmark.table import RunRow
 
 _WIDE_INTERVAL = 0.10
+_VERDICTS = ("passed", "failed", "absent", "ceiling")
 _STATUSES = ("completed", "failed", "skipped", "missing", "invalid")
 
 
@@ -42,7 +43,7 @@ def _planned(runs: Sequence[RunRow]) -> str:
     statuses = Counter(run.status for run in runs)
     parts = [f"{statuses[name]} {name}" for name in _STATUSES if statuses[name]]
     checks = Counter(run.check for run in runs if run.status == "completed")
-    verdicts = [f"{checks[name]} {name}" for name in ("passed", "failed", "absent") if checks[name]]
+    verdicts = [f"{checks[name]} {name}" for name in _VERDICTS if checks[name]]
     line = f"{count(len(runs), 'planned run')}: {listing(parts) or 'none'}."
     return f"{line} Correctness checks: {listing(verdicts)}." if verdicts else line
 

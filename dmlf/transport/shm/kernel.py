@@ -40,11 +40,6 @@ def supported() -> bool:
     return system == "Linux" and _MACHINE in _CALLS and (_IN_ORDER or fence())
 
 
-def current_core() -> int:
-    """The number of the core that this thread runs on, at this moment."""
-    return int(_libc.sched_getcpu())
-
-
 def register() -> None:
     """Let the fences of other processes reach this one."""
     _syscall(_long(_CALLS[_MACHINE][1]), _long(_REGISTER_GLOBAL_EXPEDITED), _long(0), _long(0))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dmlf.errors import DeadlineExceeded, TransportError
 from dmlf.protocol import Message
+from dmlf.transport import cores
 from dmlf.transport.shm import kernel
 from dmlf.transport.shm.links import BYTES, INLINE_BYTES, Incoming, Outgoing, dtype_code
 from dmlf.transport.shm.memory import Arena, Bytes, GroupMemory, map_file, physical_bytes
@@ -60,6 +61,7 @@ class ShmTransport:
         self._current: int | None = None  # the peer whose last message may still be read
         # Where ranks outnumber the cores, the one that is waited for needs this one's core.
         self._spins = memory.group_size <= len(os.sched_getaffinity(0))
+        self._mover = cores.CoreMover()
 
     def allocate(self, numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A registered vector of zeros: sent without a copy. Raises TransportError when full."""
@@ -128,9 +130,15 @@ class ShmTransport:
         own, words = self._arena.words, self._words
         # Beside the main thread a spinning one would keep the interpreter from it.
         if self._spins and threading.current_thread() is threading.main_thread():
-            own[self._own_core] = core = kernel.current_core() + 1
+            core = cores.current_core()
+            if core + 1 == words[self._peer_cores[src]] and src < self._rank:
+                self._mover.leave(core)
+                core = cores.current_core()
+            own[self._own_core] = core + 1
             # A peer that was last seen on this very core cannot send before this rank sleeps.
-            if core != words[self._peer_cores[src]] and self._spin(slot >> 3, number, timeout_s):
+            if core + 1 != words[self._peer_cores[src]] and self._spin(
+                slot >> 3, number, timeout_s
+            ):
                 return
         own[self._own_flag] = src + 1
         try:

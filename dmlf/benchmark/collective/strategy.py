@@ -1,0 +1,95 @@
+"""One rank of one of dmlf's strategies: whole steps, driven as in training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dmlf.benchmark.collective.data import FoldReference, Values, bitwise_problem
+from dmlf.config import split_strategy
+from dmlf.errors import WrongSum
+from dmlf.numerics import Float32Accumulator
+from dmlf.numerics.exact import Float32
+from dmlf.protocol import Member, confirm_equal, registry
+from dmlf.runtime import Driver
+from dmlf.transport import Endpoint
+
+_GO = bytes(32)
+
+
+class StrategyTurn:
+    """A call is one step of the protocol, with its commit and all of its checks.
+
+    The gradient lies in memory of the transport. With a parameter server, the server's sum is the
+    new parameters, and a worker copies what it pulls into its vector: all end with the sum. Some
+    workers push again while others still pull, so a server sums into two vectors in turn.
+    """
+
+    def __init__(
+        self,
+        strategy: str,
+        rank: int,
+        endpoint: Endpoint,
+        values: Values,
+        reference: FoldReference,
+        max_numel: int,
+        timeout_s: float,
+    ) -> None:
+        self._strategy = strategy
+        self._algorithm = registry()[split_strategy(strategy)[0]]
+        self._member = Member(rank, values.world_size, self._algorithm.server_count(1))
+        self._values = values
+        self._reference = reference
+        self._transport = endpoint.connect()
+        self._is_server = rank >= values.world_size
+        self._wholes: list[Float32] = [
+            self._transport.allocate(max_numel, np.float32) for _ in range(1 + self._is_server)
+        ]
+        self._vector = self._wholes[0]
+        self._driver = Driver(self._transport, self, timeout_s)
+        self._step = 0
+
+    def prepare(self, numel: int) -> None:
+        """Use the first `numel` elements from now on."""
+        self._vector = self._wholes[0][:numel]
+
+    def fill(self) -> None:
+        """Put a worker's values in; a server has none."""
+        if not self._is_server:
+            self._vector[...] = self._values.of(self._member.rank, self._vector.size)
+
+    def barrier(self) -> None:
+        """Agree on a constant: no rank leaves before every rank has entered."""
+        self._driver.run(confirm_equal(self._member, self._step, [_GO], "the turn"))
+
+    def call(self) -> None:
+        """One step."""
+        self._driver.run(self._algorithm.rank_step(self._member, self._step, 1))
+        self._step += 1
+
+    def check(self, calls: int) -> None:
+        """Hold the vector against the published order of additions, bit for bit."""
+        expected = self._reference.after(self._algorithm, self._vector.size, calls)
+        problem = bitwise_problem(self._vector, expected)
+        if problem is not None:
+            raise WrongSum(self._strategy, self._member.rank, problem)
+
+    def close(self) -> None:
+        """Close the transport."""
+        self._transport.close()
+
+    def gradient(self, step: int, bucket: int) -> Float32Accumulator:
+        """The vector, to be summed."""
+        if self._is_server:
+            self._vector = self._wholes[step % 2][: self._vector.size]
+        return Float32Accumulator(self._member.rank, self._vector)
+
+    def apply(self, step: int) -> None:
+        """Nothing: the sum is the result."""
+
+    def read_parameters(self, bucket: int) -> Float32:
+        """The server's sum, as it stands."""
+        return self._vector
+
+    def write_parameters(self, bucket: int, payload: Float32) -> None:
+        """Take the sum from the server."""
+        self._vector[...] = payload

@@ -1,0 +1,22 @@
+"""Durable, verified checkpoints on disk; docs/checkpoints.md says what is guaranteed."""
+
+from dmlf.checkpoint.load import Loaded, load_checkpoint, load_newest
+from dmlf.checkpoint.manifest import decode_entry, encode_entry
+from dmlf.checkpoint.snapshot import RunState, SamplerPosition, Snapshot
+from dmlf.checkpoint.store import CheckpointStore, write_part
+from dmlf.checkpoint.tensors import FileEntry, TensorEntry
+
+__all__ = [
+    "CheckpointStore",
+    "FileEntry",
+    "Loaded",
+    "RunState",
+    "SamplerPosition",
+    "Snapshot",
+    "TensorEntry",
+    "decode_entry",
+    "encode_entry",
+    "load_checkpoint",
+    "load_newest",
+    "write_part",
+]

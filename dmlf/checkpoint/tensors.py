@@ -1,0 +1,146 @@
+"""Named arrays as safetensors, which holds no code, and the entry that the manifest keeps of them.
+
+The format is that of https://github.com/huggingface/safetensors: a length, a JSON header, the
+bytes. Its library refuses headers longer than the file, and offsets that overlap or leave holes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dmlf.checkpoint.snapshot import Arrays
+
+MAX_DIMENSIONS = 32
+MAX_LENGTH = 1 << 48
+DTYPES = {
+    "|b1": "BOOL",
+    "|i1": "I8",
+    "|u1": "U8",
+    "<i2": "I16",
+    "<u2": "U16",
+    "<i4": "I32",
+    "<u4": "U32",
+    "<i8": "I64",
+    "<u8": "U64",
+    "<f2": "F16",
+    "<f4": "F32",
+    "<f8": "F64",
+    "<c8": "C64",
+}
+"""numpy's name of each dtype that is kept, and that of safetensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """What the manifest says of one tensor: numpy's dtype string, shape, SHA-256 of its bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+
+    def line(self, name: str) -> str:
+        """`name|dtype|shape|sha256`, of which the state's hash is taken."""
+        return f"{name}|{self.dtype}|{self.shape}|{self.sha256}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """What the manifest says of one file."""
+
+    name: str
+    size: int
+    sha256: str
+    tensors: Mapping[str, TensorEntry]
+
+
+def name_problem(name: str) -> str | None:
+    """Why a tensor may not be named so; None where it may."""
+    if not name or len(name) > 1000 or name == "__metadata__":
+        return "the name is empty, too long or reserved"
+    if "|" in name or not name.isprintable():
+        return "the name holds '|' or what cannot be printed"
+    return None
+
+
+def state_sha256(entries: Iterable[tuple[str, TensorEntry]]) -> str:
+    """SHA-256 over the sorted lines of all tensors, whichever files they are in.
+
+    A tensor that several parts hold counts once.
+    """
+    lines = sorted({entry.line(name) for name, entry in entries})
+    return hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
+
+
+def encode(file_name: str, arrays: Arrays) -> tuple[bytes, FileEntry]:
+    """Return a safetensors file's content and its entry. Raises ValueError, naming the tensor."""
+    import safetensors
+
+    kept = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    for name, array in kept.items():
+        problem = name_problem(name)
+        if array.dtype.str not in DTYPES:
+            problem = f"dtype {array.dtype} is not kept; kept are {', '.join(DTYPES)}"
+        if problem is not None:
+            raise ValueError(f"tensor {name!r}: {problem}")
+    content = safetensors.serialize(
+        {
+            name: safetensors.TensorSpec(
+                dtype=array.dtype.name,
+                shape=array.shape,
+                data_ptr=array.ctypes.data,
+                data_len=array.nbytes,
+            )
+            for name, array in kept.items()
+        }
+    )
+    tensors = {name: _entry(array) for name, array in kept.items()}
+    return content, FileEntry(file_name, len(content), _sha256(content), tensors)
+
+
+def decode(content: bytes, entry: FileEntry) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a file, writable. Raises ValueError where `entry` does not describe it.
+
+    Allocates no more than a second time the content's size.
+    """
+    import safetensors
+
+    if len(content) != entry.size:
+        raise ValueError(f"{len(content)} bytes instead of {entry.size}")
+    if _sha256(content) != entry.sha256:
+        raise ValueError("its SHA-256 is not that of the manifest")
+    try:
+        stored = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"not safetensors: {error}") from None
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, fields in stored:
+        expected = entry.tensors.get(name)
+        if expected is None:
+            raise ValueError(f"tensor {name[:80]!r} is not in the manifest")
+        if fields["dtype"] != DTYPES[expected.dtype]:
+            raise ValueError(f"tensor {name!r}: {fields['dtype']} where {expected.dtype} is stated")
+        if tuple(fields["shape"]) != expected.shape:
+            raise ValueError(f"tensor {name!r}: shape {fields['shape']} is not {expected.shape}")
+        # Not copied: safetensors gives every tensor a bytearray of its own.
+        array = np.frombuffer(fields["data"], dtype=expected.dtype).reshape(expected.shape)
+        if _entry(array) != expected:
+            raise ValueError(f"tensor {name!r}: its SHA-256 is not that of the manifest")
+        arrays[name] = array
+    if missing := entry.tensors.keys() - arrays.keys():
+        raise ValueError(f"tensor {min(missing)!r} is missing")
+    return arrays
+
+
+def _entry(array: npt.NDArray[Any]) -> TensorEntry:
+    # Flattened, because hashlib takes one dimension; a view, so nothing is copied.
+    return TensorEntry(array.dtype.str, array.shape, _sha256(array.reshape(-1).data))
+
+
+def _sha256(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,220 @@
+"""One rank's end of all its connections."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import time
+from bisect import bisect_right, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import numpy.typing as npt
+
+from dmlf.errors import ConfigError, DeadlineExceeded
+from dmlf.protocol import Message
+from dmlf.transport.base import allocate_plain
+from dmlf.transport.cores import CoreMover, current_core
+from dmlf.transport.tcp import mesh
+from dmlf.transport.tcp.auth import Identity, check_key
+from dmlf.transport.tcp.flusher import Flusher
+from dmlf.transport.tcp.frames import (
+    MAX_PAYLOAD_BYTES,
+    Kind,
+    Rules,
+    encode_data,
+    payload_bytes,
+)
+from dmlf.transport.tcp.greeting import Credentials
+from dmlf.transport.tcp.links import Link
+from dmlf.transport.tcp.sockets import Address, Listener, listen
+from dmlf.transport.tcp.tls import Tls
+
+CONNECT_S = 60.0
+"""How long the ranks of a group wait for one another."""
+CLOSE_S = 5.0
+"""How long `close` tries to hand over what was sent."""
+ACKNOWLEDGED_S = 1e-3
+"""How often `close` asks whether all has arrived: the kernel does not tell."""
+SPIN_S = 1e-4
+"""How long a receive looks for its message before it sleeps: twice what waking up costs."""
+_PURPOSE = "mesh"
+
+
+class TcpTransport:
+    """Connections with all peers, authenticated."""
+
+    def __init__(self, endpoint: TcpEndpoint) -> None:
+        self._rank = rank = endpoint.rank
+        size = len(endpoint.addresses)
+        me = Identity(_PURPOSE, rank, size, endpoint.generation)
+        credentials = Credentials(me, endpoint.key, endpoint.tls)
+        connections = mesh.build(
+            endpoint.listener, list(endpoint.addresses), credentials, endpoint.connect_timeout_s
+        )
+        cap = endpoint.max_payload_bytes
+        self._links: dict[int, Link] = {}
+        for peer, (connection, session) in sorted(connections.items()):
+            name = f"rank {peer}"
+            self._links[peer] = Link(
+                connection,
+                Rules(Kind.DATA, name, session.receive_seed, cap, rank, peer, size),
+                Rules(Kind.DATA, name, session.send_seed, cap, rank, peer, size),
+            )
+        self._flusher = Flusher(self._links.values())
+        self._registered: list[tuple[int, int]] = []  # (first address, one past the last)
+        self._vectors: list[npt.NDArray[Any]] = []
+        self._mover = CoreMover()
+        # Where ranks outnumber the cores, the one that is waited for needs this one's core.
+        self._spins = size <= len(os.sched_getaffinity(0))
+
+    def allocate(self, numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A plain vector, remembered: what the kernel does not take at once is not copied."""
+        vector = allocate_plain(numel, dtype)
+        start = vector.__array_interface__["data"][0]
+        insort(self._registered, (start, start + vector.nbytes))
+        self._vectors.append(vector)
+        return vector
+
+    def send(self, dst: int, message: Message) -> int:
+        """Write the message to the connection with `dst`, or queue what does not fit.
+
+        Raises PeerLost; FrameError for what no frame can hold.
+        """
+        link, payload = self._links[dst], message.payload
+        content, dtype = payload_bytes(payload, link.peer)
+        header = encode_data(message.tag, dst, content, dtype, link.outgoing_rules)
+        stable = isinstance(payload, bytes) or self._is_registered(payload)
+        with self._flusher.turn:
+            link.send(header, content, stable)
+            self._flusher.notice()
+        return content.nbytes
+
+    def recv(self, src: int, timeout_s: float) -> Message:
+        """Return the next message from `src`, all of it within `timeout_s`.
+
+        What waits to be sent, to any peer, is sent meanwhile. After DeadlineExceeded the part that
+        has come is kept, and the next call goes on from there. Raises DeadlineExceeded, PeerLost,
+        and what FrameParser raises.
+        """
+        with self._flusher.turn:
+            try:
+                return self._recv(src, timeout_s)
+            finally:
+                self._flusher.notice()
+
+    def close(self) -> None:
+        """Hand over what was sent, and hang up. Raises DeadlineExceeded, PeerLost."""
+        self._flusher.close()
+        deadline = time.monotonic() + CLOSE_S
+        try:
+            for peer, link in self._links.items():
+                self._deliver(peer, link, deadline)
+        finally:
+            for link in self._links.values():
+                link.close()
+            self._links.clear()
+
+    def _recv(self, src: int, timeout_s: float) -> Message:
+        link = self._links[src]
+        deadline = time.monotonic() + timeout_s
+        looks_until = 0.0
+        while True:
+            frame, moved = link.receive()
+            if frame is not None:
+                return Message(frame.tag, frame.payload)  # type: ignore[arg-type]
+            for other in self._links.values():
+                if other.outgoing and other.flush():
+                    moved = True
+            now = time.monotonic()
+            if now >= deadline:
+                raise DeadlineExceeded(self._rank, src, timeout_s)
+            if moved:
+                looks_until = 0.0
+            elif not looks_until:
+                looks_until = now
+                if self._spins and (link.peer_runs_elsewhere() or self._moves_away(src)):
+                    looks_until += SPIN_S
+            if not moved and now >= looks_until:
+                self._sleep(link, deadline - now)
+
+    def _moves_away(self, src: int) -> bool:
+        """Leave the core that is shared with `src`, of two ranks the higher one, now and then."""
+        return src < self._rank and self._mover.leave(current_core())
+
+    def _deliver(self, peer: int, link: Link, deadline: float) -> None:
+        """Return when all that was sent to `peer` lies on its host."""
+        while True:
+            if link.outgoing:
+                link.flush()
+            # A connection that is closed before its data is read, or before its own is
+            # acknowledged, may be reset, which would throw away what is still on the way.
+            reads = link.discard_incoming()
+            if not link.outgoing and not (reads and link.unacknowledged()):
+                return
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0.0:
+                raise DeadlineExceeded(self._rank, peer, CLOSE_S)
+            self._sleep(None, min(remaining_s, ACKNOWLEDGED_S))
+
+    def _is_registered(self, payload: npt.NDArray[Any]) -> bool:
+        start = payload.__array_interface__["data"][0]
+        index = bisect_right(self._registered, (start, 1 << 64)) - 1
+        return (
+            index >= 0
+            and payload.flags.c_contiguous
+            and start + payload.nbytes <= self._registered[index][1]
+        )
+
+    def _sleep(self, source: Link | None, timeout_s: float) -> None:
+        """Wait until `source` may be read, or one of those with something to send written."""
+        waiting = select.poll()
+        for link in self._links.values():
+            events = (select.POLLIN if link is source else 0) | (
+                select.POLLOUT if link.outgoing else 0
+            )
+            if events:
+                waiting.register(link.descriptor, events)
+        waiting.poll(max(1, int(timeout_s * 1000)))
+
+
+@dataclass(frozen=True, slots=True)
+class TcpEndpoint:
+    """A rank's place in a group: where it listens, and where all ranks do, itself included.
+
+    key: at least 16 random bytes that all ranks share.
+    generation: that of the group; ranks of another one are refused.
+    """
+
+    rank: int
+    listener: Listener
+    addresses: Sequence[Address]
+    key: bytes = field(repr=False)
+    tls: Tls | None = None
+    generation: int = 0
+    connect_timeout_s: float = CONNECT_S
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError."""
+        check_key(self.key)
+        if not 0 <= self.rank < len(self.addresses):
+            raise ConfigError("rank", self.rank, f"0 to {len(self.addresses) - 1}")
+
+    def connect(self) -> TcpTransport:
+        """Connect with all other ranks.
+
+        Raises RendezvousError, AuthenticationError, SchemaMismatch, GenerationMismatch.
+        """
+        return TcpTransport(self)
+
+
+def create_endpoints(_context: BaseContext, group_size: int) -> list[TcpEndpoint]:
+    """A group on this host: ports of the system's choice on loopback, and a key of its own."""
+    listeners = [listen() for _ in range(group_size)]
+    addresses = [listener.address for listener in listeners]
+    key = secrets.token_bytes(32)
+    return [TcpEndpoint(rank, listener, addresses, key) for rank, listener in enumerate(listeners)]

@@ -1,0 +1,26 @@
+"""JSON that leaves something open is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from dmlf.checkpoint.strict_json import parse
+
+
+def test_what_is_json_is_read_exactly() -> None:
+    text = '{"ü": [1, -0.0, 0.1, 1e-320, null, true, "\\u00e9"], "n": 9007199254740993}'
+    assert parse(text.encode()) == {
+        "ü": [1, -0.0, 0.1, 1e-320, None, True, "é"],
+        "n": 9007199254740993,
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"NaN", b"[Infinity]", b"-Infinity", b"1e999", b"[-1e999]", b"9" * 5000,
+     b'{"a": 1, "a": 1}', b'[{"b": {"a": 1, "a": 2}}]', b"[" * 100_000, b'{"a":' * 100_000,
+     b"1 2", b"'a'", b'"\xff"', b"\xef\xbb\xbf{}"],
+)  # fmt: skip
+def test_anything_else_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        parse(content)

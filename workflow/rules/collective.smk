@@ -1,0 +1,61 @@
+# All-reduce alone, beside Gloo, Open MPI and the machine's limit: one run in which all take turns.
+# Like training runs it is measured: it has all cores to itself and holds the host's measuring lock.
+
+
+rule collective:
+    input:
+        sources="results/sources/collective.sha256",
+    output:
+        COLLECTIVES,
+    log:
+        "logs/collective.log",
+    priority: 1
+    conda:
+        "../envs/dmlf.yaml"
+    threads: lambda wildcards: workflow.cores
+    resources:
+        timeout_s=config["run"]["timeout_s"],
+    params:
+        flags=collective_flags(),
+    shell:
+        "exec python -m dmlf collective {params.flags} --timeout-s {resources.timeout_s}"
+        " --exclusive --end-with-parent --output {output} > {log} 2>&1"
+
+
+rule plot_collective:
+    input:
+        collectives=COLLECTIVES,
+        sources="results/sources/plotting.sha256",
+    output:
+        svg=report(
+            f"report/figures/{COLLECTIVE}.svg",
+            caption="../report/collective.rst",
+            category="Figures",
+        ),
+        png=f"report/figures/{COLLECTIVE}.png",
+    log:
+        f"logs/plot/{COLLECTIVE}.log",
+    conda:
+        "../envs/dmlf.yaml"
+    shell:
+        "python -m dmlf plot collective --collectives {input.collectives} --output {output.svg}"
+        " > {log} 2>&1"
+
+
+# Asks for no measurement, draws the one that is there, and says so where there is none.
+rule plot_collective_partial:
+    input:
+        sources="results/sources/plotting.sha256",
+    output:
+        svg=f"report/partial/figures/{COLLECTIVE}.svg",
+        png=f"report/partial/figures/{COLLECTIVE}.png",
+    log:
+        f"logs/partial/plot/{COLLECTIVE}.log",
+    conda:
+        "../envs/dmlf.yaml"
+    params:
+        found=found_collectives,
+        collectives=COLLECTIVES,
+    shell:
+        "python -m dmlf plot collective --collectives {params.collectives} --output {output.svg}"
+        " > {log} 2>&1"
