@@ -30,6 +30,7 @@ from dmlf.benchmark.projection.profiles import (
     OVERHEAD_S,
     PROFILES,
     REDUCTION_BYTES_PER_S,
+    calibrated,
 )
 from dmlf.benchmark.projection.rows import SCALINGS, contestant_label
 from dmlf.cli.training import check_writable
@@ -99,16 +100,26 @@ def _add_machine(group: Any) -> None:
         ("--latency-s", "of the link, instead of the profile's"),
         ("--bandwidth-bits-per-s", "of each host's port, each way, instead of the profile's"),
         ("--server-bandwidth-bits-per-s", "of a server's port (default: as any other)"),
+        ("--local-latency-s", f"between two ranks of a host (default: {LOCAL.latency_s:g})"),
+        (
+            "--local-bandwidth-bits-per-s",
+            f"between two ranks of a host (default: {LOCAL.bandwidth_bits_per_s:g})",
+        ),
     ):
         group.add_argument(flag, type=float, metavar="X", help=text)
     for flag, value, text in (
-        ("--local-latency-s", LOCAL.latency_s, "between two ranks of a host"),
-        ("--local-bandwidth-bits-per-s", LOCAL.bandwidth_bits_per_s, "between two ranks of a host"),
         ("--overhead-s", OVERHEAD_S, "CPU time of a message, at each end"),
         ("--reduction-bytes-per-s", REDUCTION_BYTES_PER_S, "partial sums that a rank can add"),
     ):
         text += " (default: %(default)g)"
         group.add_argument(flag, type=float, default=value, metavar="X", help=text)
+    group.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="FILE",
+        help="take links within hosts (from shm) and the link `loopback` (from tcp) from a record "
+        "of `dmlf collective` made on this machine",
+    )
     group.add_argument("--ranks-per-host", type=int, default=1, metavar="N")
     group.add_argument(
         "--straggling-sigma",
@@ -223,7 +234,12 @@ def _workload(parsed: argparse.Namespace, cap_bytes: int) -> Workload:
 
 
 def _cluster(parsed: argparse.Namespace) -> Cluster:
-    link = PROFILES[parsed.link].link
+    link, local = PROFILES[parsed.link].link, LOCAL.link
+    if parsed.calibrate is not None:
+        local = calibrated(parsed.calibrate, "shm")
+        if parsed.link == "loopback":
+            link = calibrated(parsed.calibrate, "tcp")
+    local_latency_s, local_bandwidth = parsed.local_latency_s, parsed.local_bandwidth_bits_per_s
     latency_s = link.latency_s if parsed.latency_s is None else parsed.latency_s
     bandwidth = parsed.bandwidth_bits_per_s
     bandwidth = link.bandwidth_bytes_per_s if bandwidth is None else bandwidth / 8
@@ -233,7 +249,10 @@ def _cluster(parsed: argparse.Namespace) -> Cluster:
         raise ConfigError("reduction_bytes_per_s", value, "a number above 0")
     return Cluster(
         port=Link(latency_s, bandwidth),
-        local=Link(parsed.local_latency_s, parsed.local_bandwidth_bits_per_s / 8),
+        local=Link(
+            local.latency_s if local_latency_s is None else local_latency_s,
+            local.bandwidth_bytes_per_s if local_bandwidth is None else local_bandwidth / 8,
+        ),
         overhead_s=parsed.overhead_s,
         reduction_s_per_byte=1 / parsed.reduction_bytes_per_s,
         ranks_per_host=parsed.ranks_per_host,

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dmlf.benchmark.files import write_json
 from dmlf.benchmark.projection import read_projection
 from dmlf.cli import main
+from tests.benchmark.collective.records import record
 
 SMALL = ["project", "--compute-s", "0.02", "--world-sizes", "1", "4", "5000"]
 MLP = [*SMALL, "--model", "mlp", "--hidden-sizes", "32", "16"]
@@ -58,7 +60,7 @@ def test_numbers_of_the_command_line_reach_the_model(tmp_path: Path) -> None:
     request = read_projection(output).request
     assert request["cluster"] == {
         "port": {"latency_s": 0.5, "bandwidth_bytes_per_s": 25e9 / 8},
-        "local": {"latency_s": 0.25, "bandwidth_bytes_per_s": 1e10},
+        "local": {"latency_s": 0.25, "bandwidth_bytes_per_s": 26e9},
         "overhead_s": 0.125,
         "reduction_s_per_byte": 1e-3,
         "ranks_per_host": 2,
@@ -93,6 +95,7 @@ def test_numbers_of_the_command_line_reach_the_model(tmp_path: Path) -> None:
         ["--parameters", "1000", "--samples-per-rank", "0"],
         ["--model", "mlp", "--hidden-sizes", "0"],
         ["--tensors", "/nowhere/tensors.json"],
+        ["--parameters", "1000", "--calibrate", "/nowhere/collective.json"],
     ],
 )
 def test_bad_input_is_one_clear_line(
@@ -103,6 +106,25 @@ def test_bad_input_is_one_clear_line(
     assert printed.err.startswith("dmlf: ")
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+def test_links_come_from_a_record_of_this_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record's ring takes half a millisecond a round, and 1.5 nanoseconds a byte."""
+    path, output = tmp_path / "collective.json", tmp_path / "projection.json"
+    content = record()
+    for cell in content["cells"]:
+        if cell["contestant"] == "ring-shm":
+            cell["call_s"] = [3 * 5e-4 + 1.5e-9 * cell["size_bytes"]] * 5
+    write_json(path, content)
+    assert main([*MLP, "--calibrate", str(path), "--output", str(output)]) == 0
+    local = read_projection(output).request["cluster"]["local"]
+    assert local["latency_s"] == pytest.approx(5e-4)
+    assert local["bandwidth_bytes_per_s"] == pytest.approx(1 / 1.5e-9)
+    capsys.readouterr()
+    assert main([*MLP, "--calibrate", str(path), "--link", "loopback"]) == 2  # it holds no tcp
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_model_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
