@@ -205,7 +205,7 @@ def _project(parsed: argparse.Namespace) -> int:
     if parsed.output is not None:
         write_projection(parsed.output, projection)
     if parsed.figures is not None:
-        from dmlf.benchmark.plots import PROJECTION_FIGURES, draw_projection
+        from dmlf.benchmark.plots.projected import PROJECTION_FIGURES, draw_projection
 
         for name in PROJECTION_FIGURES:
             draw_projection(name, projection, parsed.figures / f"{name}.svg")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dmlf.benchmark.plots import PROJECTION_FIGURES, draw_projection
+from dmlf.benchmark.plots.projected import PROJECTION_FIGURES, draw_projection
 from dmlf.benchmark.plots.projected_efficiency import crossings, label
 from dmlf.benchmark.projection import (
     Projection,
