@@ -40,7 +40,9 @@ class RunConfig:
     for serial and unsynchronized, `gloo` for ddp, `process_group` for native, or the name of a
     dmlf transport. `global_batch_size` samples make a step, cut into `num_shards` logical shards
     whatever the world size is. `num_servers` processes beside the workers share the parameters of
-    an algorithm with servers; without, it is 1 and means nothing. Raises ConfigError.
+    an algorithm with servers; without, it is 1 and means nothing. `emulate_latency_s` and
+    `emulate_bandwidth_bits_per_s` (0: none) impose a slower link on the transport. Raises
+    ConfigError.
     """
 
     task: str = "digits"
@@ -65,6 +67,8 @@ class RunConfig:
     rep: int = 0
     warmup_steps: int = 5
     threads_per_rank: int = 1
+    emulate_latency_s: float = 0.0
+    emulate_bandwidth_bits_per_s: float = 0.0
     timeout_s: float = 60.0
     data_dir: str = "data"
     task_options: Mapping[str, int | float | str] = field(default_factory=dict)
@@ -96,6 +100,8 @@ class RunConfig:
         _integer("rep", self.rep, 0, 1 << 31)
         _integer("warmup_steps", self.warmup_steps, 0, 1 << 31)
         _integer("threads_per_rank", self.threads_per_rank, 1, 1024)
+        _number("emulate_latency_s", self.emulate_latency_s, 0.0, 60.0)
+        _number("emulate_bandwidth_bits_per_s", self.emulate_bandwidth_bits_per_s, 0.0, 1e15)
         _number("timeout_s", self.timeout_s, 0.001, 86_400.0)
         if not isinstance(self.data_dir, str) or not self.data_dir:
             raise ConfigError("data_dir", self.data_dir, "the path of a folder")
@@ -129,12 +135,21 @@ class RunConfig:
             )
         if self.algorithm == "ddp" and self.transport != "gloo":
             raise ConfigError("transport", self.transport, "'gloo' with algorithm 'ddp'")
+        for key in ("emulate_latency_s", "emulate_bandwidth_bits_per_s"):
+            if getattr(self, key) and self.algorithm in ("serial", "native", "ddp", UNSYNCHRONIZED):
+                allowed = f"0 with algorithm {self.algorithm!r}, whose messages dmlf does not carry"
+                raise ConfigError(key, getattr(self, key), allowed)
         if self.algorithm == "ddp" and self.reduction != "float32":
             raise ConfigError(
                 "reduction",
                 self.reduction,
                 "'float32' with algorithm 'ddp' (stock DDP adds floats)",
             )
+
+    @property
+    def emulates(self) -> bool:
+        """Whether a link is imposed on the transport."""
+        return bool(self.emulate_latency_s or self.emulate_bandwidth_bits_per_s)
 
     @property
     def synchronous(self) -> bool:

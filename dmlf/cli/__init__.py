@@ -19,6 +19,7 @@ from dmlf.cli import (
     collective,
     evidence,
     hosts,
+    projection,
     protocols,
     training,
 )
@@ -41,7 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Run `dmlf VERB --help` for the options of one verb.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for family in (training, hosts, checkpoint, protocols, collective, evidence, benchmark):
+    families = (
+        training, hosts, checkpoint, protocols, collective, evidence, projection, benchmark,
+    )  # fmt: skip
+    for family in families:
         family.add_verbs(verbs)
     return parser
 

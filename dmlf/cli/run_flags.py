@@ -43,6 +43,9 @@ _HELP = {
     "rep": "number of the repeat; changes nothing but the record",
     "warmup_steps": "first steps, trained but left out of the timing",
     "threads_per_rank": "threads of each worker's linear algebra",
+    "emulate_latency_s": "let every message take this much longer, as on a slower network",
+    "emulate_bandwidth_bits_per_s": "give every rank an emulated port of this bandwidth each way; "
+    "0 for none",
     "timeout_s": "seconds that a worker waits for a message before it gives up",
     "data_dir": "folder of downloaded data sets",
 }

@@ -27,6 +27,7 @@ from dmlf.training.torchrun import (
 )
 from dmlf.training.worker import RankJob
 from dmlf.transport import TRANSPORTS
+from dmlf.transport.emulated import EmulatedLink, emulate
 
 
 def train(
@@ -54,6 +55,10 @@ def train(
             raise ConfigError(key, value, f"none with algorithm {config.algorithm!r}")
     if isinstance(timeline_steps, bool) or timeline_steps < 0:
         raise ConfigError("timeline", timeline_steps, "a number of steps, at least 0")
+    if config.emulates and (rendezvous is not None or started_by_torchrun(config.transport)):
+        key = "emulate_latency_s" if config.emulate_latency_s else "emulate_bandwidth_bits_per_s"
+        allowed = "0 where ranks may be on several hosts, which share no clock"
+        raise ConfigError(key, getattr(config, key), allowed)
     started_at, start = datetime.now(UTC), time.monotonic()
     locks = exclusive and speaks_for_the_run(config.transport)
     with measuring_lock() if locks else nullcontext(0.0) as lock_wait_s:
@@ -116,5 +121,8 @@ def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport
     num_servers = algorithm.server_count(config.num_servers) if algorithm else 0
     group_size = config.world_size + num_servers
     endpoints = TRANSPORTS[config.transport](context, group_size)
+    if config.emulates:
+        link = EmulatedLink(config.emulate_latency_s, config.emulate_bandwidth_bits_per_s)
+        endpoints = emulate(endpoints, link)
     jobs = [replace(job, endpoint=endpoint) for endpoint in endpoints]
     return run_ranks(context, "dmlf.training.worker:run_rank", jobs)

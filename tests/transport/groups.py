@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dmlf.transport import TRANSPORTS, Endpoint, Transport
+from dmlf.transport.emulated import EmulatedLink, emulate
 
 _NEEDS_TORCH = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch.distributed"
@@ -19,6 +20,13 @@ EVERY_TRANSPORT = [
     for name in TRANSPORTS
 ]
 """For `pytest.mark.parametrize`: what is registered, skipped where it cannot run."""
+
+EMULATED = EmulatedLink(latency_s=1e-4, bandwidth_bits_per_s=2e10)
+EMULATED_TRANSPORTS = [
+    pytest.param(f"emulated {name}", marks=[_NEEDS_TORCH] if name == "process_group" else [])
+    for name in TRANSPORTS
+]
+"""The same behind an emulated link: as fast as none for most sizes, waited for with large ones."""
 
 
 def connect_all(endpoints: Sequence[Endpoint]) -> list[Transport]:
@@ -35,4 +43,7 @@ def close_all(transports: Sequence[Transport]) -> None:
 
 def group(name: str, group_size: int) -> list[Transport]:
     """The transports of a whole group of ranks."""
-    return connect_all(TRANSPORTS[name](multiprocessing.get_context("spawn"), group_size))
+    inner = name.removeprefix("emulated ")
+    endpoints: Sequence[Endpoint]
+    endpoints = TRANSPORTS[inner](multiprocessing.get_context("spawn"), group_size)
+    return connect_all(endpoints if inner == name else emulate(endpoints, EMULATED))

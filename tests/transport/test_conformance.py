@@ -16,7 +16,7 @@ from dmlf.errors import DeadlineExceeded, PeerLost
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.runtime import process_context, run_ranks
 from dmlf.transport import TRANSPORTS, Transport
-from tests.transport.groups import EVERY_TRANSPORT, close_all, group
+from tests.transport.groups import EMULATED_TRANSPORTS, EVERY_TRANSPORT, close_all, group
 
 TIMEOUT_S = 30.0
 LENGTHS = [0, 1, 2, 7, 1009, 300_000, 5_000_011]
@@ -24,7 +24,7 @@ PROGRAMS = "tests.transport.programs"
 Connect = Callable[[int], list[Transport]]
 
 
-@pytest.fixture(params=EVERY_TRANSPORT)
+@pytest.fixture(params=[*EVERY_TRANSPORT, *EMULATED_TRANSPORTS])
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     """Makes a group of the given size; all its transports are closed at the end."""
     opened: list[Transport] = []

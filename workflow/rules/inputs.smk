@@ -21,10 +21,11 @@ TELLING = [
 ]
 OTHER_VERBS = [
     f"cli/{name}.py"
-    for name in ("evidence", "protocol_check", "protocols", "run_flags", "training")
+    for name in ("evidence", "projection", "protocol_check", "protocols", "run_flags", "training")
 ]
 COLLECTIVES_ONLY = ["benchmark/collective/*", "cli/collective.py"]
-APART = ["benchmark/diff.py", "benchmark/verify.py", "simulation/*", *OTHER_VERBS]
+PROJECTING = ["benchmark/cost_model/*", "benchmark/plots/projected*", "benchmark/projection/*"]
+APART = ["benchmark/diff.py", "benchmark/verify.py", "simulation/*", *OTHER_VERBS, *PROJECTING]
 SOURCES_LEFT_OUT = {
     "training": AFTER_A_RUN,
     "collective": AFTER_COLLECTIVES,

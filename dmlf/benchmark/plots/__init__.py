@@ -17,6 +17,7 @@ from dmlf.errors import ConfigError, DependencyMissing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
 # In the report's order, with the titles that it uses and that the SVG files carry.
 FIGURES: Mapping[str, str] = {
     "throughput": "Throughput by world size",
@@ -39,13 +40,13 @@ def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
     """
     if name not in FIGURES:
         raise ConfigError("figure", name, f"one of {', '.join([*FIGURES, COLLECTIVE])}")
-    output = _svg(output_path)
+    output = svg_path(output_path)
     table = read_table(table_path)
-    style = _load("style")
-    render: Callable[[Table], Figure] = _load(name).render
+    style = load_part("style")
+    render: Callable[[Table], Figure] = load_part(name).render
     with style.paper():
         figure = render(table) if cohorts(table.runs) else style.note("The table has no runs.")
-        _save(figure, FIGURES[name], output)
+        save_figure(figure, FIGURES[name], output)
 
 
 def draw_collective(record_path: str | Path, output_path: str | Path) -> None:
@@ -53,22 +54,24 @@ def draw_collective(record_path: str | Path, output_path: str | Path) -> None:
 
     Writes and raises as `draw` does.
     """
-    output = _svg(output_path)
+    output = svg_path(output_path)
     loaded = load(record_path)
-    style = _load("style")
-    render: Callable[[Loaded], Figure] = _load(COLLECTIVE).render
+    style = load_part("style")
+    render: Callable[[Loaded], Figure] = load_part(COLLECTIVE).render
     with style.paper():
-        _save(render(loaded), COLLECTIVE_TITLE, output)
+        save_figure(render(loaded), COLLECTIVE_TITLE, output)
 
 
-def _svg(output_path: str | Path) -> Path:
+def svg_path(output_path: str | Path) -> Path:
+    """The path of a figure. Raises ConfigError on another suffix than .svg."""
     output = Path(output_path)
     if output.suffix != ".svg":
         raise ConfigError("output", str(output_path), "a path that ends in .svg")
     return output
 
 
-def _save(figure: Figure, title: str, output: Path) -> None:
+def save_figure(figure: Figure, title: str, output: Path) -> None:
+    """Write a figure as SVG, and as PNG beside it."""
     for suffix, metadata in (
         (".png", {"Software": None, "Title": title}),
         (".svg", {"Date": None, "Creator": None, "Title": title}),
@@ -78,7 +81,8 @@ def _save(figure: Figure, title: str, output: Path) -> None:
         write_bytes(output.with_suffix(suffix), stream.getvalue())
 
 
-def _load(module: str) -> Any:
+def load_part(module: str) -> Any:
+    """A file of this folder, which needs matplotlib. Raises DependencyMissing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
