@@ -40,6 +40,7 @@ AFTER_A_RUN = (
     "benchmark/gather.py",
     "benchmark/interference.py",
     "benchmark/layout.py",
+    "benchmark/noise.py",
     "benchmark/plots/*",
     "benchmark/records.py",
     "benchmark/report/*",

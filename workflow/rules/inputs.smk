@@ -11,7 +11,7 @@ from dmlf.env import AFTER_A_RUN, AFTER_COLLECTIVES
 # What comes after a run and cannot change it is named in dmlf/env.py, whose hash of the sources
 # leaves out the same; a file forgotten there costs time, not truth.
 # tests/workflow/test_sources.py holds these lists against the imports.
-SUMMING_UP = ["benchmark/cohorts.py", "benchmark/statistics.py"]
+SUMMING_UP = ["benchmark/cohorts.py", "benchmark/noise.py", "benchmark/statistics.py"]
 DRAWING = ["benchmark/plots/*"]
 TELLING = [
     "benchmark/claims.py",
