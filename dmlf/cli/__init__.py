@@ -16,6 +16,7 @@ from dmlf.cli import (
     benchmark,
     checkpoint,
     collective,
+    compare,
     evidence,
     hosts,
     protocols,
@@ -32,7 +33,16 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Run `dmlf VERB --help` for the options of one verb.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for family in (training, hosts, checkpoint, protocols, collective, evidence, benchmark):
+    for family in (
+        training,
+        hosts,
+        checkpoint,
+        protocols,
+        collective,
+        evidence,
+        benchmark,
+        compare,
+    ):
         family.add_verbs(verbs)
     return parser
 

@@ -12,7 +12,7 @@ from dmlf.env import AFTER_A_RUN, AFTER_COLLECTIVES
 # leaves out the same; a file forgotten there costs time, not truth.
 # tests/workflow/test_sources.py holds these lists against the imports.
 SUMMING_UP = ["benchmark/cohorts.py", "benchmark/noise.py", "benchmark/statistics.py"]
-DRAWING = ["benchmark/plots/*"]
+DRAWING = ["benchmark/plots/*", "benchmark/recorded_step.py"]
 TELLING = [
     "benchmark/claims.py",
     "benchmark/collective/statements.py",
@@ -24,7 +24,14 @@ OTHER_VERBS = [
     for name in ("evidence", "protocol_check", "protocols", "run_flags", "training")
 ]
 COLLECTIVES_ONLY = ["benchmark/collective/*", "cli/collective.py"]
-APART = ["benchmark/diff.py", "benchmark/verify.py", "simulation/*", *OTHER_VERBS]
+APART = [
+    "benchmark/compare/*",
+    "benchmark/diff.py",
+    "benchmark/verify.py",
+    "cli/compare.py",
+    "simulation/*",
+    *OTHER_VERBS,
+]
 SOURCES_LEFT_OUT = {
     "training": AFTER_A_RUN,
     "collective": AFTER_COLLECTIVES,
@@ -46,7 +53,7 @@ def package_sources(wildcards):
     return [
         from_working_folder(path)
         for path in sorted(package.rglob("*"))
-        if path.suffix in {".py", ".json"}
+        if path.suffix in {".py", ".json", ".css"}
         and not any(fnmatch(path.relative_to(package).as_posix(), glob) for glob in left_out)
     ]
 

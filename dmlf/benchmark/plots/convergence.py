@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 
 from dmlf.benchmark.checks import PASSED
 from dmlf.benchmark.cohorts import Cohort, cohorts, strategy_order
-from dmlf.benchmark.plots import style
+from dmlf.benchmark.plots import palette, style
 from dmlf.benchmark.table import STRONG, EpochRow, Table
 
 _VIEWS = (
@@ -29,7 +29,7 @@ _LABELS = {
     "test_loss": "test loss (log scale)",
 }
 # A broad pale line: what lies on it stays readable.
-_SERIAL = "#B5B5B5"
+_SERIAL = palette.FAINT
 # World sizes of one strategy: from light to dark, and with longer dashes for print.
 _DASHES: tuple[style.Dashes, ...] = (
     (0, (1, 1)),

@@ -36,9 +36,7 @@ def render(table: Table) -> Figure:
     figure, axes = style.panels(len(_BASES), width, [3.0] * len(rows))
     for row, (cohort, reduction) in enumerate(rows):
         sizes = _world_sizes(cohort)
-        top = max(
-            [1.0, *(v for b in _BASES for m in _marks(cohort, reduction, b) for v in m.values)]
-        )
+        top = max([1.0, *(m.highest for b in _BASES for m in _marks(cohort, reduction, b))])
         for column, base in enumerate(_BASES):
             panel = axes[row][column]
             experiment = f"{cohort.experiment.capitalize()} scaling: {cohort.task}, {reduction}"

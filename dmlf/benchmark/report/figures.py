@@ -87,8 +87,13 @@ def figure_sections(
         yield f"*{_CAPTIONS[name]}*"
         if name == "target":
             yield from filter(None, (target_table(cohort) for cohort, _ in judged))
-        for cohort, claims in judged:
-            yield _interpretation(cohort, [c for c in claims if c.claim.figure == name])
+        shown = [
+            (cohort, [c for c in claims if c.claim.figure == name]) for cohort, claims in judged
+        ]
+        for cohort, own in shown:
+            # Weak scaling, for one, has no part in convergence.
+            if own or not any(others for _, others in shown):
+                yield _interpretation(cohort, own)
         target = f"{places.figures}/{name}.svg"
         yield f"Rebuild it: `snakemake {target}` (the bitmap `{name}.png` comes with it)."
 

@@ -22,10 +22,10 @@ _UNNAMED = re.compile(r"[^\w\- ]+")
 
 
 def page(text: str, title: str, folder: Path) -> str:
-    """Return the page of a report, which begins with a heading; its images are SVG files that count from `folder`.
+    """Return the page of a report, which begins with its title.
 
-    An image that is missing or not SVG is named in its place. Raises DependencyMissing without
-    markdown-it-py.
+    Its images are SVG files whose paths count from `folder`; one that is missing or not SVG is
+    named in its place. Raises DependencyMissing without markdown-it-py.
     """
     markdown = _parser()
     environment: dict[str, Any] = {"folder": folder, "anchors": {}, "figures": 0}

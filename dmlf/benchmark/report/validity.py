@@ -122,9 +122,13 @@ def _spread(points: Sequence[tuple[Cohort, Point]]) -> str:
         return f"Noise: no interval of a throughput is wider than {percent(WIDE)} of its median."
     return (
         f"Noise: the interval is wider than {percent(WIDE)} of the median throughput at "
-        f"{count(len(wide), 'point')}: {listing(wide)}. Nothing is claimed from a point whose "
-        f"interval is wider than {percent(UNSTEADY)}."
+        f"{count(len(wide), 'point')}: {listing(wide[:8])}{_more(wide[8:])}. Nothing is claimed "
+        f"from a point whose interval is wider than {percent(UNSTEADY)}."
     )
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" (and {len(names)} more, in the table below)" if names else ""
 
 
 def _oversubscription(runs: Sequence[RunRow], points: Sequence[tuple[Cohort, Point]]) -> str:
