@@ -30,7 +30,9 @@ rule plot_step:
         timeline="results/timelines/{strategy}/timeline.json",
         sources="results/sources/plotting.sha256",
     output:
-        report("report/figures/step-{strategy}.svg", caption="../report/step.rst", category="Figures"),
+        report(
+            "report/figures/step-{strategy}.svg", caption="../report/step.rst", category="Figures"
+        ),
     log:
         "logs/plot/step-{strategy}.log",
     conda:

@@ -33,7 +33,7 @@ def section(material: Material) -> Iterator[str]:
     if not material.steps:
         yield (
             "No step was recorded. Record and draw one: "
-            f"`snakemake {material.places.figures}/{PREFIX}ring-shm.svg`."
+            f"`snakemake report/figures/{PREFIX}ring-shm.svg`."
         )
         return
     yield (
