@@ -5,6 +5,8 @@
 #   snakemake plots              and the figures
 #   snakemake results/collective.json
 #                                all-reduce alone, beside Gloo and Open MPI
+#   snakemake report/figures/step-ring-shm.svg
+#                                one recorded step, drawn; also of other strategies
 #   snakemake partial_report     a report on what exists, after failures too
 #   snakemake verify             recompute the hashes and checks of what exists
 #   snakemake equality --configfile workflow/config/equality.yaml
@@ -32,6 +34,7 @@ include: "workflow/rules/sources.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/collective.smk"
+include: "workflow/rules/timelines.smk"
 include: "workflow/rules/gather.smk"
 include: "workflow/rules/plots.smk"
 include: "workflow/rules/report.smk"
@@ -42,6 +45,7 @@ rule all:
     input:
         "report/report.md",
         FIGURES,
+        STEPS,
 
 
 onerror:

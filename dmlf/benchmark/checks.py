@@ -6,7 +6,8 @@
 | protocol, float32       | the serial replay that adds in the algorithm's published order        |
 | protocol, exact         | the serial exact run of the same seed, at any world size; without one |
 |                         | no other exact run may differ                                         |
-| ddp; native, float32    | serial float32's first losses, within 1e-3: no order is published     |
+| ddp; native, float32    | serial float32's first losses, within 1e-3: no order is published.    |
+|                         | Without serial of that batch: a protocol's that equals its replay     |
 | native, exact           | as a protocol                                                         |
 | unsynchronized          | nothing: no training result. Its ranks must differ, or they did not   |
 |                         | train apart                                                           |
@@ -152,22 +153,31 @@ def _check_replay(run: Evidence, company: Sequence[Evidence]) -> Verdict:
 
 def _check_losses(run: Evidence, company: Sequence[Evidence]) -> Verdict:
     serial = [other for other in company if _is_serial(other, "float32")]
-    if not serial:
-        return Verdict(ABSENT, "no serial float32 run with this seed to compare with")
     if len({other.final_state_sha256 for other in serial}) > 1:
         return Verdict(ABSENT, "the serial float32 runs of this seed disagree among themselves")
+    whose = "the serial run"
+    if not serial:
+        # As good as serial: it ended where a serial process ended that added in its order.
+        serial = [other for other in company if _equals_replay(other)]
+        if not serial:
+            return Verdict(ABSENT, "no serial float32 run with this seed to compare with")
+        whose = f"a run of {serial[0].config.strategy} that equals its serial replay"
     mine, theirs = run.step_loss[:LOSS_STEPS], serial[0].step_loss[:LOSS_STEPS]
     if len(mine) != len(theirs) or not mine:
-        return Verdict(ABSENT, "has not the same steps as the serial run")
+        return Verdict(ABSENT, f"has not the same steps as {whose}")
     for step, (loss, expected) in enumerate(zip(mine, theirs, strict=True)):
         if abs(loss - expected) > LOSS_TOLERANCE * abs(expected):
-            detail = f"step {step}: loss {loss:.6g}, but {expected:.6g} in the serial run"
+            detail = f"step {step}: loss {loss:.6g}, but {expected:.6g} in {whose}"
             return Verdict(FAILED, f"{detail} (tolerance {LOSS_TOLERANCE:g} relative)")
     return Verdict(
         PASSED,
-        f"first {len(mine)} losses within {LOSS_TOLERANCE:g} of the serial run's; "
+        f"first {len(mine)} losses within {LOSS_TOLERANCE:g} of those of {whose}; "
         "replicas identical",
     )
+
+
+def _equals_replay(run: Evidence) -> bool:
+    return run.config.reduction == "float32" and run.reference_sha256 == run.final_state_sha256
 
 
 def _others(number: int) -> str:

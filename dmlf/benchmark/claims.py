@@ -1,24 +1,19 @@
 """Claims as data: a name, a text for every outcome, and a predicate over comparable runs.
 
 The report prints what the predicates find and nothing else. A difference in speed is claimed only
-from MIN_REPEATS_FOR_CLAIM runs on both sides whose 95 % intervals are disjoint; when they overlap
-the two are "not distinguishable", and without enough checked runs there is "no data".
+from points that are fit for it (see `noise`) and whose 95 % intervals are disjoint; when they
+overlap the two are "not distinguishable", and without enough checked runs there is "no data".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from dmlf.benchmark.cohorts import Cohort, Contestant, Point
-from dmlf.benchmark.statistics import (
-    MIN_REPEATS_FOR_CLAIM,
-    Estimate,
-    median_estimate,
-    ratio_estimate,
-)
-from dmlf.config import UNSYNCHRONIZED
+from dmlf.benchmark.cohorts import Cohort, Contestant, ceiling_contestant
+from dmlf.benchmark.noise import unfit
+from dmlf.benchmark.statistics import Estimate, median_estimate, ratio_estimate
 
 
 class Outcome(StrEnum):
@@ -32,11 +27,18 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An outcome, the numbers for its text, and whether an oversubscribed point took part."""
+    """An outcome, the numbers for its text, and what a point that took part suffered from."""
 
     outcome: Outcome
     numbers: Mapping[str, str] = field(default_factory=dict)
     oversubscribed: bool = False
+    loaded: bool = False
+
+    @property
+    def reservation(self) -> str:
+        """Empty where the finding may stand in the answer, else what keeps it out."""
+        words = (("oversubscribed", self.oversubscribed), ("loaded", self.loaded))
+        return ", ".join(word for word, holds in words if holds)
 
 
 Predicate = Callable[[Cohort], Finding]
@@ -91,25 +93,12 @@ def no_data(reason: str) -> Finding:
     return Finding(Outcome.NO_DATA, {"reason": reason})
 
 
-def too_few(*sides: tuple[Contestant, Point | None]) -> str | None:
-    """Why these points cannot carry a claim; None when they can."""
-    for contestant, point in sides:
-        runs = 0 if point is None else len(point.runs)
-        if runs < MIN_REPEATS_FOR_CLAIM:
-            where = f"{contestant} at world size {contestant.world_size}"
-            return (
-                f"{where} has {runs} checked run{'s' * (runs != 1)} and a claim "
-                f"needs {MIN_REPEATS_FOR_CLAIM}"
-            )
-    return None
-
-
 def faster(subject: Contestant, base: Contestant) -> Predicate:
     """Holds when the subject's throughput interval lies above the base's."""
 
     def predicate(cohort: Cohort) -> Finding:
         mine, theirs = cohort.point(subject), cohort.point(base)
-        reason = too_few((subject, mine), (base, theirs))
+        reason = unfit((subject, mine), (base, theirs))
         if mine is None or theirs is None or reason:
             return no_data(reason or "")
         ratio = ratio_estimate(mine.throughput, theirs.throughput)
@@ -125,6 +114,7 @@ def faster(subject: Contestant, base: Contestant) -> Predicate:
                 ).text(),
             },
             mine.oversubscribed or theirs.oversubscribed,
+            mine.loaded or theirs.loaded,
         )
 
     return predicate
@@ -138,8 +128,7 @@ def share_of_ceiling(subject: Contestant, limit: float) -> Predicate:
 
     def predicate(cohort: Cohort) -> Finding:
         mine, ceiling = cohort.point(subject), cohort.ceiling(subject.world_size)
-        unsynchronized = Contestant(UNSYNCHRONIZED, "float32", subject.world_size)
-        reason = too_few((subject, mine), (unsynchronized, ceiling))
+        reason = unfit((subject, mine), (ceiling_contestant(subject.world_size), ceiling))
         if mine is None or ceiling is None or reason:
             return no_data(reason or "")
         share = ratio_estimate(mine.throughput, ceiling.throughput, 100.0)
@@ -148,6 +137,7 @@ def share_of_ceiling(subject: Contestant, limit: float) -> Predicate:
             _order(share, threshold),
             {"share": share.text(), "limit": f"{100 * limit:g}"},
             mine.oversubscribed or ceiling.oversubscribed,
+            mine.loaded or ceiling.loaded,
         )
 
     return predicate
@@ -164,7 +154,7 @@ def communication_below(subject: Contestant, limit: float) -> Predicate:
 
     def predicate(cohort: Cohort) -> Finding:
         point = cohort.point(subject)
-        reason = too_few((subject, point))
+        reason = unfit((subject, point))
         if point is None or reason:
             return no_data(reason or "")
         shares = point.values("exposed_fraction")
@@ -181,7 +171,7 @@ def communication_below(subject: Contestant, limit: float) -> Predicate:
             "waiting": median_estimate(waiting).text(),
             "limit": f"{100 * limit:g}",
         }
-        return Finding(_order(threshold, share), numbers, point.oversubscribed)
+        return Finding(_order(threshold, share), numbers, point.oversubscribed, point.loaded)
 
     return predicate
 
@@ -208,6 +198,81 @@ def accuracy_within(strategy: str, reduction: str, points: float) -> Predicate:
         worst = max(gaps, key=abs)
         outcome = Outcome.HOLDS if abs(worst) <= points else Outcome.DOES_NOT_HOLD
         return Finding(outcome, {"worst": f"{worst:+.2f}", "limit": f"{points:g}"})
+
+    return predicate
+
+
+def converges_no_slower(subject: Contestant) -> Predicate:
+    """Holds when no checked run needs more epochs to the target accuracy than serial of its seed.
+
+    Does not hold when every run needs more. Repeats of a seed are the same training, so seeds are
+    compared in pairs and no interval is drawn: where some need more and some do not, the two are
+    not distinguishable.
+    """
+
+    def predicate(cohort: Cohort) -> Finding:
+        point = cohort.checked(subject)
+        serial = {
+            run.seed: run.epochs_to_target
+            for run in cohort.checked(Contestant("serial", subject.reduction, 1))
+        }
+        if not point:
+            return no_data(f"{subject} at world size {subject.world_size} has no checked run")
+        pairs = [(run, serial.get(run.seed)) for run in point if run.target_accuracy is not None]
+        known = [(run.epochs_to_target, base) for run, base in pairs if base is not None]
+        if len(known) < len(point):
+            return no_data("there is no checked serial run whose accuracy sets a target")
+        later = [mine is None or mine > base for mine, base in known]
+        numbers = {
+            "mine": _epochs([mine for mine, _ in known]),
+            "serial": _epochs([base for _, base in known]),
+            "later": str(sum(later)),
+            "runs": str(len(later)),
+        }
+        if not any(later):
+            return Finding(Outcome.HOLDS, numbers)
+        return Finding(
+            Outcome.DOES_NOT_HOLD if all(later) else Outcome.NOT_DISTINGUISHABLE, numbers
+        )
+
+    return predicate
+
+
+def _epochs(values: Sequence[int | None]) -> str:
+    """`7`, `7 to 9`, `7 to never`."""
+    known = sorted(value for value in values if value is not None)
+    shown = [str(value) for value in dict.fromkeys([*known[:1], *known[-1:]])]
+    if len(known) < len(values):
+        shown = [*shown[:1], "never"]
+    return " to ".join(shown)
+
+
+def sooner(subject: Contestant, base: Contestant) -> Predicate:
+    """Holds when the interval of the subject's time to the target lies below the base's."""
+
+    def predicate(cohort: Cohort) -> Finding:
+        mine, theirs = cohort.point(subject), cohort.point(base)
+        reason = unfit((subject, mine), (base, theirs))
+        if mine is None or theirs is None or reason:
+            return no_data(reason or "")
+        mine_s, theirs_s = mine.values("time_to_target_s"), theirs.values("time_to_target_s")
+        for contestant, point, times in ((subject, mine, mine_s), (base, theirs, theirs_s)):
+            if len(times) < len(point.runs):
+                return no_data(
+                    f"{len(point.runs) - len(times)} of {len(point.runs)} runs of {contestant} at "
+                    f"world size {contestant.world_size} have no time to the target"
+                )
+        numbers = {
+            "mine": median_estimate(mine_s).text(),
+            "theirs": median_estimate(theirs_s).text(),
+            "ratio": ratio_estimate(mine_s, theirs_s).text(),
+        }
+        return Finding(
+            _order(median_estimate(theirs_s), median_estimate(mine_s)),
+            numbers,
+            mine.oversubscribed or theirs.oversubscribed,
+            mine.loaded or theirs.loaded,
+        )
 
     return predicate
 

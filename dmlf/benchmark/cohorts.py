@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dmlf.benchmark.checks import CEILING, PASSED
 from dmlf.benchmark.statistics import Estimate, median_estimate
-from dmlf.benchmark.table import RunRow
+from dmlf.benchmark.table import STRONG, RunRow
 from dmlf.config import UNSYNCHRONIZED
 
 # Serial first, then the protocols, then the peer; what is not named here follows by name.
@@ -49,6 +49,11 @@ class Point:
         return [float(value) for value in found if value is not None]
 
     @property
+    def loaded(self) -> bool:
+        """Whether other work kept the machine busy before or after one of the runs."""
+        return any(run.loaded for run in self.runs)
+
+    @property
     def throughput(self) -> list[float]:
         """Samples per second of every run."""
         return self.values("throughput_samples_per_s")
@@ -60,12 +65,20 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Comparable runs of one task; `runs` also holds the task's runs that did not complete."""
+    """Comparable runs of one task; `runs` also holds the task's runs that did not complete.
+
+    In strong scaling they share the global batch, in weak scaling the samples of each rank.
+    """
 
     label: str
     task: str
     key: str
     runs: tuple[RunRow, ...]
+
+    @property
+    def experiment(self) -> str:
+        """`strong` or `weak`: what stays the same from one world size to the next."""
+        return self.runs[0].experiment
 
     @property
     def completed(self) -> list[RunRow]:
@@ -85,13 +98,22 @@ class Cohort:
             key=lambda c: (c.reduction != "float32", strategy_order(c.strategy), c.world_size),
         )
 
+    def checked(self, contestant: Contestant) -> list[RunRow]:
+        """The contestant's completed runs that passed their check, timed or not."""
+        return [
+            run
+            for run in self.completed
+            if Contestant(run.strategy, run.reduction, run.world_size) == contestant
+            and run.check == PASSED
+        ]
+
     def point(self, contestant: Contestant) -> Point | None:
         """The contestant's timed and checked runs; None when there are none."""
         return self._point(contestant, PASSED)
 
     def ceiling(self, world_size: int) -> Point | None:
         """The timed runs without synchronisation; no training result, and in no other number."""
-        return self._point(Contestant(UNSYNCHRONIZED, "float32", world_size), CEILING)
+        return self._point(ceiling_contestant(world_size), CEILING)
 
     def planned_ceilings(self) -> set[int]:
         """The world sizes at which runs without synchronisation were planned."""
@@ -121,6 +143,11 @@ class Cohort:
         return sorted({p.contestant.reduction for p in self.points()}, key=lambda r: r != "float32")
 
 
+def ceiling_contestant(world_size: int) -> Contestant:
+    """What the runs without synchronisation at one world size are called."""
+    return Contestant(UNSYNCHRONIZED, "float32", world_size)
+
+
 def strategy_order(strategy: str) -> tuple[int, str]:
     """Sort key of strategies: serial, parameter server, ring, others by name, stock DDP last."""
     algorithm = strategy.partition("-")[0]
@@ -142,7 +169,8 @@ def cohorts(runs: Sequence[RunRow]) -> list[Cohort]:
         keys = list(dict.fromkeys(run.cohort for run in of_task if run.cohort is not None))
         for key in keys or [""]:
             members = tuple(run for run in of_task if run.cohort in (key, None))
-            label = task if len(keys) < 2 else f"{task} (variant {key[:6]})"
+            name = task if members[0].experiment == STRONG else f"{task}, weak scaling"
+            label = name if len(keys) < 2 else f"{name} (variant {key[:6]})"
             found.append(Cohort(label, task, key, members))
     return found
 

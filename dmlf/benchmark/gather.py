@@ -14,21 +14,35 @@ from typing import Any
 
 from dmlf.benchmark.checks import Evidence, check_runs
 from dmlf.benchmark.files import read_json
+from dmlf.benchmark.interference import marked_interference
 from dmlf.benchmark.layout import ResultPath
-from dmlf.benchmark.records import completed_row, epoch_rows, reference_state, short_cohort
+from dmlf.benchmark.records import (
+    completed_row,
+    epoch_rows,
+    experiment,
+    reference_state,
+    short_cohort,
+)
 from dmlf.benchmark.schema import validate
 from dmlf.benchmark.table import RunRow, Table, write_table
+from dmlf.benchmark.targets import with_targets
 from dmlf.config import RunConfig
 from dmlf.errors import MetricsError
+
+_KEYS = {"path", "reference", "skipped", "samples_per_rank"}
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """One line of the plan: where the run lies, its reference, and why it was skipped, if so."""
+    """One line of the plan: where the run lies, its reference, and why it was skipped, if so.
+
+    `samples_per_rank` is set for a run of weak scaling.
+    """
 
     result: ResultPath
     reference: str | None
     skipped: str | None
+    samples_per_rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +56,8 @@ class _Completed:
 def gather(expected_path: str | Path, output_path: str | Path) -> Table:
     """Read every expected run, judge it, and write runs.csv at `output_path`, epochs.csv beside it.
 
-    expected_path: JSON list of {"path", "reference", "skipped"}; paths count from the current
-    folder. Raises MetricsError when that list itself is not valid, and OSError.
+    expected_path: JSON list of {"path", "reference", "skipped", "samples_per_rank"}; paths count
+    from the current folder. Raises MetricsError when that list itself is not valid, and OSError.
     """
     table = judge(read_expected(expected_path))
     write_table(output_path, table)
@@ -55,17 +69,29 @@ def judge(plan: Sequence[Expected]) -> Table:
     found = [_read(expected) for expected in plan]
     completed = [item for item in found if isinstance(item, _Completed)]
     verdicts = iter(check_runs([item.evidence for item in completed]))
-    runs, epochs = [], []
+    runs, metrics = [], {}
     for item in found:
         if isinstance(item, RunRow):
             runs.append(item)
             continue
         row = completed_row(
-            item.expected.result, item.metrics, item.config, item.evidence, next(verdicts)
+            item.expected.result,
+            item.metrics,
+            item.config,
+            item.evidence,
+            next(verdicts),
+            item.expected.samples_per_rank,
         )
         runs.append(row)
-        epochs.extend(epoch_rows(row, item.metrics))
-    return Table(runs=tuple(runs), epochs=tuple(epochs))
+        metrics[row.path] = item.metrics
+    marked = marked_interference(runs)
+    epochs = [
+        epoch
+        for row in marked
+        if row.path in metrics
+        for epoch in epoch_rows(row, metrics[row.path])
+    ]
+    return Table(runs=tuple(with_targets(marked, epochs)), epochs=tuple(epochs))
 
 
 def read_expected(path: str | Path) -> list[Expected]:
@@ -80,37 +106,47 @@ def read_expected(path: str | Path) -> list[Expected]:
     plan: dict[str, Expected] = {}
     for index, entry in enumerate(entries):
         field = f"[{index}]"
-        if not isinstance(entry, dict) or set(entry) != {"path", "reference", "skipped"}:
-            raise MetricsError(name, field, "is not an object of path, reference and skipped")
+        if not isinstance(entry, dict) or set(entry) != _KEYS:
+            raise MetricsError(name, field, f"is not an object of {', '.join(sorted(_KEYS))}")
         texts = (entry["reference"], entry["skipped"])
         if not isinstance(entry["path"], str) or any(
             value is not None and not isinstance(value, str) for value in texts
         ):
-            raise MetricsError(name, field, "path must be text, the others text or null")
+            raise MetricsError(name, field, "path must be text; reference, skipped text or null")
+        per_rank = entry["samples_per_rank"]
+        if per_rank is not None and (type(per_rank) is not int or per_rank < 1):
+            raise MetricsError(name, field, "samples_per_rank must be a positive integer or null")
         if entry["path"] in plan:
             raise MetricsError(name, field, f"names {entry['path']} a second time")
-        plan[entry["path"]] = Expected(ResultPath.parse(entry["path"]), *texts)
+        plan[entry["path"]] = Expected(ResultPath.parse(entry["path"]), *texts, per_rank)
     return list(plan.values())
 
 
 def _read(expected: Expected) -> _Completed | RunRow:
     result = expected.result
     if expected.skipped is not None:
-        return _absent_row(result, "skipped", expected.skipped or "no reason given")
+        return _absent_row(expected, "skipped", expected.skipped or "no reason given")
     try:
         metrics = read_json(result.path)
     except FileNotFoundError:
-        return _read_failure(result)
+        return _read_failure(expected)
     except (MetricsError, OSError) as error:
-        return _absent_row(result, "invalid", _reason(error))
+        return _absent_row(expected, "invalid", _reason(error))
     try:
         config = validate(metrics, result.path)
     except MetricsError as error:
-        return _absent_row(result, "invalid", _reason(error))
+        return _absent_row(expected, "invalid", _reason(error))
     differences = result.differences(config)
+    if expected.samples_per_rank is not None:
+        planned = expected.samples_per_rank * config.world_size
+        if planned != config.global_batch_size:
+            differences.append(
+                f"global_batch_size is {planned} by samples_per_rank and "
+                f"{config.global_batch_size} in the file"
+            )
     if differences:
         reason = f"the file belongs to another configuration: {'; '.join(differences)}"
-        return _absent_row(result, "invalid", reason)
+        return _absent_row(expected, "invalid", reason)
     reference_sha256, problem = reference_state(expected.reference, metrics, config)
     evidence = Evidence(
         config=config,
@@ -125,19 +161,21 @@ def _read(expected: Expected) -> _Completed | RunRow:
     return _Completed(expected, metrics, config, evidence)
 
 
-def _read_failure(result: ResultPath) -> RunRow:
-    path = Path(result.path).with_name("failure.json")
+def _read_failure(expected: Expected) -> RunRow:
+    path = Path(expected.result.path).with_name("failure.json")
     try:
         failure = read_json(path)
     except FileNotFoundError:
-        return _absent_row(result, "missing", "the run left neither metrics.json nor failure.json")
+        return _absent_row(
+            expected, "missing", "the run left neither metrics.json nor failure.json"
+        )
     except (MetricsError, OSError) as error:
-        return _absent_row(result, "failed", f"failure.json is not readable: {_reason(error)}")
+        return _absent_row(expected, "failed", f"failure.json is not readable: {_reason(error)}")
     error_block = failure.get("error") if isinstance(failure, dict) else None
     if not isinstance(error_block, dict):
-        return _absent_row(result, "failed", "failure.json names no error")
+        return _absent_row(expected, "failed", "failure.json names no error")
     kind, message = error_block.get("type"), error_block.get("message")
-    return _absent_row(result, "failed", f"{kind}: {message}")
+    return _absent_row(expected, "failed", f"{kind}: {message}")
 
 
 def _reason(error: Exception) -> str:
@@ -145,7 +183,8 @@ def _reason(error: Exception) -> str:
     return f"{error.field}: {error.problem}" if isinstance(error, MetricsError) else str(error)
 
 
-def _absent_row(result: ResultPath, status: str, reason: str) -> RunRow:
+def _absent_row(expected: Expected, status: str, reason: str) -> RunRow:
+    result = expected.result
     return RunRow(
         path=result.path,
         task=result.task,
@@ -158,5 +197,7 @@ def _absent_row(result: ResultPath, status: str, reason: str) -> RunRow:
         rep=result.rep,
         status=status,
         reason=reason,
+        experiment=experiment(expected.samples_per_rank),
+        samples_per_rank=expected.samples_per_rank,
         check_detail="the run did not complete",
     )

@@ -10,7 +10,7 @@ from dmlf.benchmark.checks import CEILING, PASSED, Evidence, Verdict
 from dmlf.benchmark.files import read_json
 from dmlf.benchmark.layout import ResultPath
 from dmlf.benchmark.steps import summarise_steps
-from dmlf.benchmark.table import SPEED_COLUMNS, EpochRow, RunRow
+from dmlf.benchmark.table import STRONG, WEAK, EpochRow, RunRow
 from dmlf.config import RunConfig, canonical_json
 from dmlf.errors import ConfigError, MetricsError
 
@@ -38,6 +38,20 @@ def workload(config: RunConfig) -> dict[str, Any]:
     return {k: v for k, v in mapping.items() if k not in _VARIED | _IRRELEVANT}
 
 
+def experiment(samples_per_rank: int | None) -> str:
+    """Strong scaling keeps the global batch, weak scaling each rank's part of it."""
+    return STRONG if samples_per_rank is None else WEAK
+
+
+def _shared(config: RunConfig, samples_per_rank: int | None) -> dict[str, Any]:
+    """The workload that the points of one scaling experiment share."""
+    shared = workload(config)
+    if samples_per_rank is not None:
+        del shared["global_batch_size"]
+        shared["samples_per_rank"] = samples_per_rank
+    return shared
+
+
 def contestant_name(config: RunConfig) -> str:
     """The strategy as tables and figures name it: more servers than one make another contestant."""
     servers = f", {config.num_servers} servers" if config.num_servers > 1 else ""
@@ -46,9 +60,13 @@ def contestant_name(config: RunConfig) -> str:
 
 def short_cohort(metrics: Mapping[str, Any], config: RunConfig) -> str:
     """Name what must be equal for two runs to be compared: workload, sources, pins, machine."""
+    return _cohort(metrics, workload(config))
+
+
+def _cohort(metrics: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     provenance = metrics["provenance"]
     sources = [provenance["source_sha256"], provenance["constraints_sha256"]]
-    return _sha256([workload(config), sources, _machine(metrics)])[:12]
+    return _sha256([shared, sources, _machine(metrics)])[:12]
 
 
 def _machine(metrics: Mapping[str, Any]) -> list[Any]:
@@ -100,20 +118,24 @@ def completed_row(
     config: RunConfig,
     evidence: Evidence,
     verdict: Verdict,
+    samples_per_rank: int | None = None,
 ) -> RunRow:
-    """One row of runs.csv. Speeds are left out unless the check passed, or of a ceiling."""
+    """One row of runs.csv. Speeds are left out unless the check passed, or of a ceiling.
+
+    Its task is that of the path: the name under which the workflow's configuration has it.
+    """
     timing, traffic = metrics["timing"], metrics["communication"]
     steps = len(metrics["convergence"]["step_loss"])
     epochs = metrics["convergence"]["epochs"]
     provenance, environment = metrics["provenance"], metrics["environment"]
-    shared = workload(config)
+    shared = _shared(config, samples_per_rank)
     speeds = _speeds(metrics, config) if verdict.check in (PASSED, CEILING) else {}
     environment_columns = {
         name: environment[name] for name in RunRow.__dataclass_fields__ if name in environment
     }
     return RunRow(
         path=result.path,
-        task=config.task,
+        task=result.task,
         strategy=contestant_name(config),
         algorithm=config.algorithm,
         transport=config.transport,
@@ -123,6 +145,8 @@ def completed_row(
         seed=config.seed,
         rep=config.rep,
         status="completed",
+        experiment=experiment(samples_per_rank),
+        samples_per_rank=samples_per_rank,
         check=verdict.check,
         check_detail=verdict.detail,
         final_state_sha256=metrics["final_state_sha256"],
@@ -142,7 +166,7 @@ def completed_row(
         load_after_1m=environment["load_after"][0],
         warnings=len(timing["warnings"]),
         warning_texts="; ".join(timing["warnings"]) or None,
-        cohort=evidence.cohort,
+        cohort=_cohort(metrics, shared),
         workload=canonical_json(shared).decode(),
         workload_sha256=_sha256(shared),
         machine_sha256=_sha256(_machine(metrics)),
@@ -153,6 +177,8 @@ def completed_row(
         git_dirty=provenance["git_dirty"],
         dmlf_version=provenance["dmlf_version"],
         started_at=provenance["started_at"],
+        finished_at=provenance["finished_at"],
+        lock_wait_s=timing["lock_wait_s"],
         **environment_columns,
     )
 
@@ -162,13 +188,12 @@ def _speeds(metrics: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
     summary = summarise_steps(per_rank, config)
     if summary is None:
         return {}
-    speeds = {
+    return {
         "throughput_samples_per_s": metrics["throughput_samples_per_s"],
         "step_time_s": metrics["step_time_s"],
         **summary.phase_s,
         "exposed_fraction": metrics["communication"]["exposed_fraction"],
     }
-    return {name: speeds[name] for name in SPEED_COLUMNS}
 
 
 def _per_step(total: int | None, steps: int) -> float | None:
@@ -177,6 +202,7 @@ def _per_step(total: int | None, steps: int) -> float | None:
 
 def epoch_rows(row: RunRow, metrics: Mapping[str, Any]) -> list[EpochRow]:
     """The rows of epochs.csv for a completed run."""
+    timed = row.check == PASSED and row.contaminated_by is None
     return [
         EpochRow(
             path=row.path,
@@ -192,7 +218,7 @@ def epoch_rows(row: RunRow, metrics: Mapping[str, Any]) -> list[EpochRow]:
             train_loss=entry["train_loss"],
             test_loss=entry["test_loss"],
             test_accuracy=entry["test_accuracy"],
-            elapsed_s=entry["elapsed_s"] if row.check == PASSED else None,
+            elapsed_s=entry["elapsed_s"] if timed else None,
         )
         for entry in metrics["convergence"]["epochs"]
     ]

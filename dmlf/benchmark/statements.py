@@ -10,11 +10,14 @@ from dmlf.benchmark.claims import (
     accuracy_within,
     all_checked,
     communication_below,
+    converges_no_slower,
     faster,
     same_exact_bits,
     share_of_ceiling,
+    sooner,
 )
 from dmlf.benchmark.cohorts import Cohort, Contestant
+from dmlf.benchmark.table import STRONG
 
 ACCURACY_POINTS = 0.5
 COMMUNICATION_SHARE = 0.5
@@ -36,7 +39,7 @@ def claim_list(cohort: Cohort) -> list[Claim]:
     if any(contestant.reduction == "exact" for contestant in contestants):
         claims.append(_same_bits())
     distributed = [c for c in contestants if c.strategy != "serial"]
-    claims += [_beats_serial(c) for c in distributed]
+    claims += [_beats_serial(c, cohort.experiment) for c in distributed]
     peers = {c.world_size for c in distributed if c.strategy == PEER}
     claims += [
         _beats_peer(c)
@@ -49,9 +52,12 @@ def claim_list(cohort: Cohort) -> list[Claim]:
         for c in distributed
         if c.reduction == "float32" and c.world_size in ceilings
     ]
-    claims += [_more_workers_help(c) for c in distributed if c.world_size > 1]
-    names = dict.fromkeys((c.strategy, c.reduction) for c in distributed)
-    claims += [_same_accuracy(*name) for name in names]
+    claims += [_more_workers_help(c, cohort.experiment) for c in distributed if c.world_size > 1]
+    if cohort.experiment == STRONG:  # with another global batch, another training is to be expected
+        names = dict.fromkeys((c.strategy, c.reduction) for c in distributed)
+        claims += [_same_accuracy(*name) for name in names]
+        claims += [_converges_no_slower(c) for c in distributed]
+        claims += [_sooner_to_target(c) for c in distributed if c.world_size > 1]
     claims += [_mostly_computing(c) for c in distributed if c.world_size > 1]
     planned = set(contestants)
     claims += [
@@ -115,11 +121,11 @@ def _same_bits() -> Claim:
     )
 
 
-def _beats_serial(subject: Contestant) -> Claim:
+def _beats_serial(subject: Contestant, experiment: str) -> Claim:
     # With one worker, efficiency is the ratio itself.
     gain = "{ratio} times its throughput"
     if subject.world_size > 1:
-        gain += ", an efficiency of {efficiency} against serial"
+        gain += f", a {experiment}-scaling efficiency of {{efficiency}} against serial"
     return _claim(
         "speed_against_serial",
         subject,
@@ -164,15 +170,16 @@ def _near_ceiling(subject: Contestant) -> Claim:
     )
 
 
-def _more_workers_help(subject: Contestant) -> Claim:
+def _more_workers_help(subject: Contestant, experiment: str) -> Claim:
+    efficiency = f"{experiment}-scaling efficiency"
     return _claim(
         "scaling",
         subject,
         "efficiency",
         (
-            "WHO is faster than at world size 1, at an efficiency of {efficiency}.",
-            "WHO is slower than at world size 1, at an efficiency of {efficiency}.",
-            "WHO is not distinguishable in speed from world size 1; its efficiency "
+            f"WHO is faster than at world size 1, at a {efficiency} of {{efficiency}}.",
+            f"WHO is slower than at world size 1, at a {efficiency} of {{efficiency}}.",
+            f"WHO is not distinguishable in speed from world size 1; its {efficiency} "
             "is {efficiency}.",
         ),
         faster(subject, Contestant(subject.strategy, subject.reduction, 1)),
@@ -192,6 +199,40 @@ def _same_accuracy(strategy: str, reduction: str) -> Claim:
             "",
         ),
         accuracy_within(strategy, reduction, ACCURACY_POINTS),
+    )
+
+
+def _converges_no_slower(subject: Contestant) -> Claim:
+    return _claim(
+        "convergence",
+        subject,
+        "target",
+        (
+            "WHO converges no slower than serial: it reaches the target accuracy after {mine} "
+            "epochs, serial after {serial} ({runs} runs, compared seed by seed).",
+            "WHO converges slower than serial: it reaches the target accuracy after {mine} epochs, "
+            "serial after {serial} (all {runs} runs, compared seed by seed).",
+            "WHO and serial are not distinguishable in convergence: {later} of {runs} runs need "
+            "more epochs to the target accuracy than serial of the same seed ({mine} against "
+            "{serial}).",
+        ),
+        converges_no_slower(subject),
+    )
+
+
+def _sooner_to_target(subject: Contestant) -> Claim:
+    times = "{mine} s of training against {theirs} s, {ratio} times as long"
+    return _claim(
+        "time_to_target",
+        subject,
+        "target",
+        (
+            f"WHO reaches the target accuracy sooner than serial: {times}.",
+            f"WHO reaches the target accuracy later than serial: {times}.",
+            "WHO and serial are not distinguishable in their time to the target accuracy: "
+            f"{times}; the intervals overlap.",
+        ),
+        sooner(subject, Contestant("serial", subject.reduction, 1)),
     )
 
 

@@ -71,10 +71,11 @@ def ratio_estimate(
 def efficiency_estimate(
     throughput: Sequence[float], world_size: int, base: Sequence[float]
 ) -> Estimate:
-    """Strong-scaling efficiency: throughput at `world_size` over world_size times the base's.
+    """Scaling efficiency: throughput at `world_size` over world_size times the base's.
 
-    The global batch is the same at every world size. The base is throughput at world size 1,
-    either of the same strategy or of serial; which one must be said beside the number.
+    Strong, when the global batch is the same at every world size; weak, when each rank's part of
+    it is. The base is throughput at world size 1 (in weak scaling with one rank's batch), either
+    of the same strategy or of serial; which one must be said beside the number.
     """
     return ratio_estimate(throughput, base, 1.0 / world_size)
 

@@ -21,6 +21,7 @@ from dmlf.benchmark.files import write_text
 from dmlf.errors import MetricsError
 
 EPOCHS_NAME = "epochs.csv"
+STRONG, WEAK = "strong", "weak"
 _MAX_TEXT = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _FORMULA = ("=", "+", "-", "@")
@@ -31,11 +32,18 @@ class RunRow:
     """One expected run. `status`: completed, failed, skipped, missing or invalid, with `reason`.
 
     `check` (passed, failed, absent, ceiling) is the correctness verdict; unless it is `passed` or
-    `ceiling`, the columns from `throughput_samples_per_s` to `exposed_fraction` are empty, so that
-    no speed can outlive its proof. Only runs of one `cohort` (same workload, sources and machine)
+    `ceiling`, the columns of speed (SPEED_COLUMNS) are empty, so that no speed can outlive its
+    proof. Only runs of one `cohort` (same workload, sources and machine)
     are ever compared. Times are medians over measured steps of the slowest worker, bytes and
     messages those of all ranks per step. `strategy` names the servers too where there is more than
     one.
+
+    `experiment` is `strong` (the global batch is the same at every world size) or `weak`
+    (`samples_per_rank` is, and the global batch grows with the world size). `contaminated_by` is
+    the path of a run that was measured at the same time on this machine: the columns of speed are
+    then empty too. `loaded` says that other work than the table's runs kept the cores busy.
+    `epochs_to_target` and `time_to_target_s` are those after which the test accuracy first reached
+    `target_accuracy`, which is known for a task and seed with a checked serial run.
     """
 
     path: str
@@ -49,6 +57,8 @@ class RunRow:
     rep: int
     status: str
     reason: str | None = None
+    experiment: str = STRONG
+    samples_per_rank: int | None = None
     num_servers: int | None = None
     check: str = "absent"
     check_detail: str = ""
@@ -56,6 +66,9 @@ class RunRow:
     reference_sha256: str | None = None
     test_accuracy: float | None = None
     final_test_loss: float | None = None
+    target_accuracy: float | None = None
+    epochs_to_target: int | None = None
+    time_to_target_s: float | None = None
     throughput_samples_per_s: float | None = None
     step_time_s: float | None = None
     data_s: float | None = None
@@ -75,6 +88,8 @@ class RunRow:
     oversubscribed: bool | None = None
     load_before_1m: float | None = None
     load_after_1m: float | None = None
+    loaded: bool | None = None
+    contaminated_by: str | None = None
     warnings: int | None = None
     warning_texts: str | None = None
     cohort: str | None = None
@@ -88,6 +103,8 @@ class RunRow:
     git_dirty: bool | None = None
     dmlf_version: str | None = None
     started_at: str | None = None
+    finished_at: str | None = None
+    lock_wait_s: float | None = None
     python: str | None = None
     torch: str | None = None
     torch_threads: int | None = None
@@ -102,7 +119,7 @@ class RunRow:
     governor: str | None = None
 
 
-# Blank unless the run's check passed, or its verdict is `ceiling`.
+# Blank unless the run's check passed, or its verdict is `ceiling`, and where it was contaminated.
 SPEED_COLUMNS = (
     "throughput_samples_per_s",
     "step_time_s",
@@ -113,6 +130,7 @@ SPEED_COLUMNS = (
     "hidden_s",
     "optimizer_s",
     "exposed_fraction",
+    "time_to_target_s",
 )
 
 

@@ -17,6 +17,7 @@ from dmlf.cli import (
     benchmark,
     checkpoint,
     collective,
+    compare,
     evidence,
     hosts,
     projection,
@@ -42,10 +43,17 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Run `dmlf VERB --help` for the options of one verb.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    families = (
-        training, hosts, checkpoint, protocols, collective, evidence, projection, benchmark,
-    )  # fmt: skip
-    for family in families:
+    for family in (
+        training,
+        hosts,
+        checkpoint,
+        protocols,
+        collective,
+        evidence,
+        projection,
+        benchmark,
+        compare,
+    ):
         family.add_verbs(verbs)
     return parser
 

@@ -22,7 +22,7 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("plot", help="draw one figure, as SVG and PNG")
     parser.add_argument("name", metavar="NAME", help="the figure, as in report/figures/NAME.svg")
     parser.add_argument(
-        "--table", type=Path, metavar="FILE", help="runs.csv; needed by all but one"
+        "--table", type=Path, metavar="FILE", help="runs.csv; needed by all but two"
     )
     parser.add_argument(
         "--collectives",
@@ -30,10 +30,21 @@ def add_verbs(verbs: Any) -> None:
         metavar="FILE",
         help="what `dmlf collective` wrote; needed by the figure collective",
     )
+    parser.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="FILE",
+        help="what `dmlf train --timeline` wrote; needed by the figure step",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.set_defaults(run=_plot)
 
-    parser = verbs.add_parser("report", help="write the Markdown report from the table")
+    parser = verbs.add_parser(
+        "report",
+        help="write the report from the table, as Markdown and as one page of HTML",
+        description="Write the report at FILE (.md), the same as one self-contained page beside it "
+        "(.html), and its claims and noise verdicts as data (findings.json).",
+    )
     parser.add_argument("--table", type=Path, required=True, metavar="FILE")
     parser.add_argument(
         "--collectives",
@@ -54,15 +65,17 @@ def _gather(parsed: argparse.Namespace) -> int:
 
 
 def _plot(parsed: argparse.Namespace) -> int:
-    from dmlf.benchmark.plots import COLLECTIVE, draw, draw_collective
+    from dmlf.benchmark.plots import COLLECTIVE, STEP, draw, draw_collective, draw_step
     from dmlf.errors import ConfigError
 
-    needed = "collectives" if parsed.name == COLLECTIVE else "table"
+    needed = {COLLECTIVE: "collectives", STEP: "timeline"}.get(parsed.name, "table")
     source = getattr(parsed, needed)
     if source is None:
         raise ConfigError(needed, None, f"--{needed} FILE, which the figure {parsed.name} shows")
     if parsed.name == COLLECTIVE:
         draw_collective(source, parsed.output)
+    elif parsed.name == STEP:
+        draw_step(source, parsed.output)
     else:
         draw(parsed.name, source, parsed.output)
     return 0

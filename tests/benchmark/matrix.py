@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -103,11 +103,14 @@ def run_result(config: RunConfig) -> RunResult:
     """A finished run as the launcher would hand it over."""
     noise = random.Random(f"{config.strategy} {config.world_size} {config.rep} {config.reduction}")
     ranks = _reports(config, noise)
+    # Apart from all others, as the measuring lock keeps them.
+    order = random.Random(f"{config.task} {config.sha256()} {config.rep}")
+    started_at = STARTED + timedelta(minutes=10 * order.randrange(1 << 20))
     return RunResult(
         config=config,
         ranks=ranks,
-        started_at=STARTED,
-        finished_at=STARTED.replace(minute=5),
+        started_at=started_at,
+        finished_at=started_at + timedelta(minutes=5),
         launch_s=0.8,
         total_s=4.0,
         lock_wait_s=0.1,
@@ -281,6 +284,7 @@ def write_matrix(root: Path, configs: Iterable[RunConfig]) -> Path:
                 "path": str(path),
                 "reference": None if reference is None else str(reference),
                 "skipped": None,
+                "samples_per_rank": None,
             }
         )
     plan = root / "expected.json"

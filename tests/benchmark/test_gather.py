@@ -72,9 +72,9 @@ def test_runs_with_more_servers_are_a_contestant_of_their_own(tmp_path: Path) ->
     """Compared with the same serial runs, and never a repeat of a run with another number."""
     strategy, plans = "parameter_server-queue", []
     with fixed_environment():
-        for label, num_servers in (("one", 1), ("two", 2)):
+        for label, num_servers, reps in (("one", 1, (0, 1)), ("two", 2, (2, 3))):
             runs = [
-                *(config("serial", 1, rep) for rep in (0, 1)),
+                *(config("serial", 1, rep) for rep in reps),
                 *(config(strategy, 2, rep, num_servers=num_servers) for rep in (0, 1, 2)),
             ]
             plan = write_matrix(tmp_path / label, runs)
@@ -247,9 +247,13 @@ def test_another_machine_makes_another_cohort(plan: Path) -> None:
         "{}",
         "[1]",
         '[{"path": "x"}]',
-        '[{"path": 1, "reference": null, "skipped": null}]',
-        '[{"path": "results/metrics.json", "reference": null, "skipped": null}]',
-        '[{"path": "a/s/f/world_size=1/seed=0/rep=0/metrics.json", "reference": 1, "skipped": 0}]',
+        '[{"path": 1, "reference": null, "skipped": null, "samples_per_rank": null}]',
+        '[{"path": "results/metrics.json", "reference": null, "skipped": null, '
+        '"samples_per_rank": null}]',
+        '[{"path": "a/s/f/world_size=1/seed=0/rep=0/metrics.json", "reference": 1, "skipped": 0, '
+        '"samples_per_rank": null}]',
+        '[{"path": "a/s/f/world_size=1/seed=0/rep=0/metrics.json", "reference": null, '
+        '"skipped": null, "samples_per_rank": true}]',
         "[",
     ],
 )

@@ -33,6 +33,8 @@ PARTIAL_FIGURES = expand(
     "report/partial/figures/{figure}.{kind}", figure=[*DRAWN, COLLECTIVE], kind=["svg", "png"]
 )
 COLLECTIVES = "results/collective.json"
+# Steps of these are recorded and drawn in the report; any protocol's can be asked for by its path.
+STEPS = expand("report/figures/step-{strategy}.svg", strategy=["parameter_server-shm", "ring-shm"])
 
 
 def one_of(names):
@@ -54,6 +56,24 @@ wildcard_constraints:
 def run_of(wildcards):
     """What a run's path says, from the wildcards of a rule."""
     return SimpleNamespace(**dict(wildcards.items()))
+
+
+def timeline_flags(strategy):
+    """A small run of three ranks, whose gradient is one bucket: few messages, each to be seen."""
+    algorithm, _, transport = strategy.partition("-")
+    settings = {
+        "task": "synthetic",
+        "task-option": "parameter_dim=16384",
+        "algorithm": algorithm,
+        "transport": transport,
+        "world-size": 3,
+        "num-shards": 6,
+        "global-batch-size": 252,
+        "max-steps": 16,
+        "warmup-steps": 1,
+        "bucket-cap-bytes": 1 << 22,
+    }
+    return shlex.join(f"--{name}={value}" for name, value in settings.items())
 
 
 def collective_flags():

@@ -11,8 +11,8 @@ from dmlf.env import AFTER_A_RUN, AFTER_COLLECTIVES
 # What comes after a run and cannot change it is named in dmlf/env.py, whose hash of the sources
 # leaves out the same; a file forgotten there costs time, not truth.
 # tests/workflow/test_sources.py holds these lists against the imports.
-SUMMING_UP = ["benchmark/cohorts.py", "benchmark/statistics.py"]
-DRAWING = ["benchmark/plots/*"]
+SUMMING_UP = ["benchmark/cohorts.py", "benchmark/noise.py", "benchmark/statistics.py"]
+DRAWING = ["benchmark/plots/*", "benchmark/recorded_step.py"]
 TELLING = [
     "benchmark/claims.py",
     "benchmark/collective/statements.py",
@@ -25,7 +25,15 @@ OTHER_VERBS = [
 ]
 COLLECTIVES_ONLY = ["benchmark/collective/*", "cli/collective.py"]
 PROJECTING = ["benchmark/cost_model/*", "benchmark/plots/projected*", "benchmark/projection/*"]
-APART = ["benchmark/diff.py", "benchmark/verify.py", "simulation/*", *OTHER_VERBS, *PROJECTING]
+APART = [
+    "benchmark/compare/*",
+    "benchmark/diff.py",
+    "benchmark/verify.py",
+    "cli/compare.py",
+    "simulation/*",
+    *OTHER_VERBS,
+    *PROJECTING,
+]
 SOURCES_LEFT_OUT = {
     "training": AFTER_A_RUN,
     "collective": AFTER_COLLECTIVES,
@@ -47,7 +55,7 @@ def package_sources(wildcards):
     return [
         from_working_folder(path)
         for path in sorted(package.rglob("*"))
-        if path.suffix in {".py", ".json"}
+        if path.suffix in {".py", ".json", ".css"}
         and not any(fnmatch(path.relative_to(package).as_posix(), glob) for glob in left_out)
     ]
 

@@ -1,15 +1,18 @@
-# The report in Markdown, from the table and the figures.
+# The report in Markdown and as a page, from the table and the figures, and its claims as data.
 
 
 rule report:
     input:
         FIGURES,
+        STEPS,
         table="results/runs.csv",
         epochs="results/epochs.csv",
         collectives=COLLECTIVES,
         sources="results/sources/reporting.sha256",
     output:
         "report/report.md",
+        report("report/report.html", caption="../report/page.rst", category="Report"),
+        "report/findings.json",
     log:
         "logs/report.log",
     conda:
@@ -19,7 +22,7 @@ rule report:
         collectives=lambda wildcards, input: input.collectives,
     shell:
         "python -m dmlf report --table {input.table} --collectives {params.collectives}"
-        " --figures {params.figures}/figures --output {output} > {log} 2>&1"
+        " --figures {params.figures}/figures --output {output[0]} > {log} 2>&1"
 
 
 # What exists, with the missing, failed and skipped runs named.
@@ -31,6 +34,8 @@ use rule report as partial_report with:
         sources="results/sources/reporting.sha256",
     output:
         "report/partial/report.md",
+        "report/partial/report.html",
+        "report/partial/findings.json",
     log:
         "logs/partial/report.log",
     params:

@@ -17,6 +17,9 @@ def run_config(run):
     """Resolve what a path says, with the settings of its task, to a full configuration."""
     algorithm, transport = split_strategy(run.strategy)
     settings = {"task": run.task, **config["tasks"][run.task], **config["run"]}
+    samples_per_rank = settings.pop("samples_per_rank", None)
+    if samples_per_rank is not None:  # weak scaling: the global batch grows with the world size
+        settings["global_batch_size"] = samples_per_rank * int(run.world_size)
     if algorithm not in registry() or not registry()[algorithm].has_servers:
         settings.pop("num_servers", None)  # the task's other strategies know no servers
     return RunConfig(
@@ -144,7 +147,13 @@ def expected_json():
         skipped = skip_reason(run)
         reference = None if skipped else reference_path(run)
         path = METRICS_PATH.format(**vars(run))
-        entries.append(json.dumps({"path": path, "reference": reference, "skipped": skipped}))
+        entry = {
+            "path": path,
+            "reference": reference,
+            "skipped": skipped,
+            "samples_per_rank": config["tasks"][run.task].get("samples_per_rank"),
+        }
+        entries.append(json.dumps(entry))
     return "[\n" + ",\n".join(entries) + "\n]"
 
 
@@ -159,7 +168,9 @@ def found_results(wildcards):
     return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
-for _task in config["tasks"]:
+for _task, _settings in config["tasks"].items():
+    if {"samples_per_rank", "global_batch_size"} <= _settings.keys():
+        refuse(["tasks", _task], "has global_batch_size and samples_per_rank; keep one")
     try:
         task_config(_task)
     except ConfigError as _error:

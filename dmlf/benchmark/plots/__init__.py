@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from dmlf.benchmark.cohorts import cohorts
 from dmlf.benchmark.collective.load import Loaded, load
-from dmlf.benchmark.files import write_bytes
+from dmlf.benchmark.files import write_bytes, write_text
+from dmlf.benchmark.plots import step
+from dmlf.benchmark.recorded_step import read_step
 from dmlf.benchmark.table import Table, read_table
 from dmlf.errors import ConfigError, DependencyMissing
 
@@ -23,12 +25,15 @@ FIGURES: Mapping[str, str] = {
     "throughput": "Throughput by world size",
     "efficiency": "Scaling efficiency by world size",
     "convergence": "Convergence against the serial baseline",
+    "target": "Epochs and time to the target accuracy",
     "communication": "Where the time of a step goes",
     "exactness": "The price of exact reduction",
 }
 COLLECTIVE = "collective"
 COLLECTIVE_TITLE = "All-reduce alone, by size"
 """The one figure that is drawn from a collective record in place of the table."""
+STEP = "step"
+"""The figure that is drawn from a timeline: one recorded step, for readers who learn."""
 
 
 def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
@@ -39,7 +44,7 @@ def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
     DependencyMissing without matplotlib.
     """
     if name not in FIGURES:
-        raise ConfigError("figure", name, f"one of {', '.join([*FIGURES, COLLECTIVE])}")
+        raise ConfigError("figure", name, f"one of {', '.join([*FIGURES, COLLECTIVE, STEP])}")
     output = svg_path(output_path)
     table = read_table(table_path)
     style = load_part("style")
@@ -60,6 +65,15 @@ def draw_collective(record_path: str | Path, output_path: str | Path) -> None:
     render: Callable[[Loaded], Figure] = load_part(COLLECTIVE).render
     with style.paper():
         save_figure(render(loaded), COLLECTIVE_TITLE, output)
+
+
+def draw_step(timeline_path: str | Path, output_path: str | Path) -> None:
+    """Draw one recorded step of a timeline file as an SVG of panels; needs no matplotlib.
+
+    Raises ConfigError for another suffix than .svg, MetricsError for a bad timeline, and OSError.
+    """
+    output = svg_path(output_path)
+    write_text(output, step.draw(read_step(timeline_path)))
 
 
 def svg_path(output_path: str | Path) -> Path:

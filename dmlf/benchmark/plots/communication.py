@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from dmlf.benchmark.cohorts import Cohort, Point, cohorts
-from dmlf.benchmark.plots import style
+from dmlf.benchmark.plots import palette, style
 from dmlf.benchmark.statistics import median_estimate
 from dmlf.benchmark.table import Table
 
@@ -19,7 +19,7 @@ _HEIGHT = 0.66
 _PARTS = (
     ("data, forward, backward", style.BLUE, ""),
     ("reduce and send", style.ORANGE, "////"),
-    ("waiting to receive", "#F5D58A", "...."),
+    ("waiting to receive", palette.STRAW, "...."),
     ("optimizer", style.GREEN, "\\\\\\\\"),
     ("other", style.PALE, ""),
 )

@@ -13,8 +13,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 
 from dmlf.benchmark.checks import PASSED
 from dmlf.benchmark.cohorts import Cohort, cohorts, strategy_order
-from dmlf.benchmark.plots import style
-from dmlf.benchmark.table import EpochRow, Table
+from dmlf.benchmark.plots import palette, style
+from dmlf.benchmark.table import STRONG, EpochRow, Table
 
 _VIEWS = (
     ("epoch", "test_accuracy"),
@@ -29,7 +29,7 @@ _LABELS = {
     "test_loss": "test loss (log scale)",
 }
 # A broad pale line: what lies on it stays readable.
-_SERIAL = "#B5B5B5"
+_SERIAL = palette.FAINT
 # World sizes of one strategy: from light to dark, and with longer dashes for print.
 _DASHES: tuple[style.Dashes, ...] = (
     (0, (1, 1)),
@@ -45,6 +45,8 @@ def render(table: Table) -> Figure:
     """Draw a row per strategy and reduction: all its runs, over serial's broad grey lines."""
     rows = []
     for cohort in cohorts(table.runs):
+        if cohort.experiment != STRONG:
+            continue  # another global batch is another training
         epochs = [
             row for row in table.epochs
             if row.cohort == cohort.key and row.task == cohort.task and row.check == PASSED

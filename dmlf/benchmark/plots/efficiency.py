@@ -1,4 +1,4 @@
-"""Strong-scaling efficiency: a row per task and reduction, a column for each of the two bases."""
+"""Scaling efficiency, strong and weak: a row per experiment, a column for each of two bases."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from dmlf.benchmark.cohorts import Cohort, Contestant, Point, cohorts, strategie
 from dmlf.benchmark.plots import style
 from dmlf.benchmark.plots.series import Mark, add_legend, draw_series, panel_width
 from dmlf.benchmark.statistics import Estimate, efficiency_estimate, median_estimate
-from dmlf.benchmark.table import Table
+from dmlf.benchmark.table import STRONG, Table
 
 _BASES = ("itself at world size 1", "serial")
 
 
 def render(table: Table) -> Figure:
-    """Draw throughput(W) / (W x throughput of the base at world size 1)."""
+    """Draw throughput(W) / (W x throughput of the base at world size 1).
+
+    In weak scaling W times the work is done at world size W, so that the same ratio is the time of
+    a step at world size 1 over that at W. The base's batch is one rank's there.
+    """
     rows = [
         (cohort, reduction)
-        for cohort in cohorts(table.runs)
+        for cohort in sorted(cohorts(table.runs), key=lambda c: c.experiment != STRONG)
         for reduction in cohort.reductions()
         if any(_marks(cohort, reduction, base) for base in _BASES)
     ]
@@ -29,15 +33,17 @@ def render(table: Table) -> Figure:
     looks = style.looks(strategies(p for cohort, _ in rows for p in cohort.points()))
     most = max(len(_world_sizes(cohort)) for cohort, _ in rows)
     width = panel_width(len(looks) - 1, most, 4.6)
-    figure, axes = style.panels(len(_BASES), width, [2.9] * len(rows))
+    figure, axes = style.panels(len(_BASES), width, [3.0] * len(rows))
     for row, (cohort, reduction) in enumerate(rows):
         sizes = _world_sizes(cohort)
-        top = max(
-            [1.0, *(v for b in _BASES for m in _marks(cohort, reduction, b) for v in m.values)]
-        )
+        top = max([1.0, *(m.highest for b in _BASES for m in _marks(cohort, reduction, b))])
         for column, base in enumerate(_BASES):
             panel = axes[row][column]
-            panel.set_title(f"{cohort.label}, {reduction}: against {base}")
+            experiment = f"{cohort.experiment.capitalize()} scaling: {cohort.task}, {reduction}"
+            variant = cohort.label.partition(" (")[2]
+            panel.set_title(
+                f"{experiment}{f' ({variant}' if variant else ''}\nbase: {base}", loc="left"
+            )
             marks = _marks(cohort, reduction, base)
             draw_series(panel, marks, sizes, looks)
             if marks:

@@ -33,7 +33,7 @@ def render(table: Table) -> Figure:
             panel.set_title(f"{cohort.label}: {title}")
             draw_series(panel, marks, sizes, looks)
             panel.axhline(1.0, color=style.GREY, linestyle="--", linewidth=1.1, zorder=1)
-            panel.set_ylim(0, 1.15 * max([1.0, *(value for m in marks for value in m.values)]))
+            panel.set_ylim(0, 1.15 * max([1.0, *(mark.highest for mark in marks)]))
             panel.set_ylabel(label)
     marks = [mark for cohort in shown for mark in _marks(cohort, _SPEED)]
     add_legend(figure, marks, looks)

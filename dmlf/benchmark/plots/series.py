@@ -33,6 +33,11 @@ class Mark:
     estimate: Estimate
     oversubscribed: bool
 
+    @property
+    def highest(self) -> float:
+        """The top of what is drawn of it."""
+        return max([*self.values, self.estimate.high or self.estimate.median])
+
 
 def panel_width(strategies: int, world_sizes: int, least: float) -> float:
     """Inches that a panel needs for so many contestants at so many world sizes."""

@@ -1,7 +1,7 @@
 """What all figures share: colours, markers, panels, legends, and how a point is drawn.
 
-Colours are the palette of Okabe and Ito (2008), told apart in every common form of colour
-blindness; each strategy also has its own marker and dashes, so that print without colour works.
+Each strategy has its own colour (see `palette`), marker and dashes, so that print without colour
+works.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dmlf.benchmark.cohorts import strategy_order
+from dmlf.benchmark.plots import palette
 from dmlf.benchmark.statistics import Estimate
 
-INK = "#222222"
-GREY = "#767676"
-PALE = "#E4E4E4"
-BLACK = "#000000"
-ORANGE = "#E69F00"
-SKY = "#56B4E9"
-GREEN = "#009E73"
-BLUE = "#0072B2"
-VERMILION = "#D55E00"
-PURPLE = "#CC79A7"
+INK = palette.INK
+GREY = palette.GREY
+PALE = palette.PALE
+BLACK = palette.BLACK
+ORANGE = palette.ORANGE
+SKY = palette.SKY
+GREEN = palette.GREEN
+BLUE = palette.BLUE
+VERMILION = palette.VERMILION
+PURPLE = palette.PURPLE
 
 Dashes = tuple[float, Sequence[float]]
 SOLID: Dashes = (0, ())

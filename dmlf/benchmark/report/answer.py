@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dmlf.benchmark.claims import Judged, Outcome
 from dmlf.benchmark.cohorts import Cohort, Contestant
-from dmlf.benchmark.report.markdown import code, escape, listing
+from dmlf.benchmark.noise import noise
+from dmlf.benchmark.report.markdown import code, count, escape, listing
+from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.statements import PEER
 from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM, median_estimate
+from dmlf.benchmark.table import STRONG
 
 _ORDER = (
     (Outcome.HOLDS, "faster than"),
@@ -17,31 +20,72 @@ _ORDER = (
 )
 
 
+def section(material: Material) -> Iterator[str]:
+    """A paragraph for every comparable part of the table."""
+    yield "## The answer"
+    if not material.judged:
+        yield "The table has no runs."
+    for cohort, judged in material.judged:
+        yield answer(cohort, judged)
+
+
 def answer(cohort: Cohort, judged: Sequence[Judged]) -> str:
-    """One paragraph on a cohort. Oversubscribed points are left out, and that is said."""
+    """One paragraph on a cohort. Oversubscribed and loaded points are left out; that is said."""
     sentences = [
         item.text
         for item in judged
         if item.claim.kind in ("correctness", "exact_bits")
         and (item.claim.kind == "correctness" or item.outcome != Outcome.NO_DATA)
     ]
+    sentences += _experiment(cohort)
     sentences += _speed(cohort, judged)
     sentences += _accuracy(cohort, judged)
+    sentences += _convergence(judged)
     sentences += _price(judged)
     left_out = sorted(
         {
             point.contestant.world_size
             for point in cohort.points()
-            if point.oversubscribed and point.contestant.world_size > 1
+            if (point.oversubscribed or point.loaded) and point.contestant.world_size > 1
         }
     )
     if left_out:
         sizes = listing([str(size) for size in left_out])
         sentences.append(
-            f"Oversubscribed points (more processes than cores; here some at world size {sizes}) "
-            "are shown below and left out here."
+            "Oversubscribed points (more processes than cores) and those measured beside other "
+            f"work, here some at world size {sizes}, are shown below and left out here."
+        )
+    unsteady = sum("unsteady" in verdict.noticed for verdict in noise(cohort))
+    if unsteady:
+        sentences.append(
+            f"The runs of {count(unsteady, 'point')} differ too much among themselves for any "
+            "statement (see [Validity](#validity))."
         )
     return f"**{escape(cohort.label)}.** {' '.join(sentences)}"
+
+
+def _experiment(cohort: Cohort) -> list[str]:
+    if cohort.experiment == STRONG:
+        return []
+    samples = cohort.runs[0].samples_per_rank
+    return [
+        f"Every rank has {samples} samples of each step, so that W ranks do W times the work of "
+        "serial, which has one rank's."
+    ]
+
+
+def _convergence(judged: Sequence[Judged]) -> list[str]:
+    items = [i for i in judged if i.claim.kind == "convergence" and i.outcome != Outcome.NO_DATA]
+    if not items:
+        return []
+    later = [
+        f"{code(item.claim.subject)} at world size {item.claim.world_size}"
+        for item in items
+        if item.outcome != Outcome.HOLDS
+    ]
+    if not later:
+        return ["None needs more epochs than serial to the target accuracy."]
+    return [f"More epochs than serial to the target accuracy are needed by {listing(later)}."]
 
 
 def _speed(cohort: Cohort, judged: Sequence[Judged]) -> list[str]:
@@ -66,7 +110,7 @@ def _comparisons(judged: Sequence[Judged], kind: str) -> list[Judged]:
         for item in judged
         if item.claim.kind == kind
         and item.outcome != Outcome.NO_DATA
-        and not item.finding.oversubscribed
+        and not item.finding.reservation
         and (item.claim.world_size or 0) > 1
         and not item.claim.subject.endswith(", exact")
     ]
@@ -136,7 +180,7 @@ def _price(judged: Sequence[Judged]) -> list[str]:
         for item in judged
         if item.claim.kind == "price_of_exactness"
         and item.outcome != Outcome.NO_DATA
-        and not item.finding.oversubscribed
+        and not item.finding.reservation
         and (item.claim.world_size or 0) > 1
     ]
     if not items:

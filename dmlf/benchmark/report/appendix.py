@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dmlf.benchmark.claims import Judged
 from dmlf.benchmark.cohorts import Cohort
-from dmlf.benchmark.report.figures import Places
 from dmlf.benchmark.report.markdown import bullets, code, count, details, escape, table
+from dmlf.benchmark.report.material import Material, Places
 from dmlf.benchmark.statistics import significant
 from dmlf.benchmark.table import RunRow
 
@@ -19,7 +19,7 @@ _WORDS = {
     "rank, world size": "the number of one worker, and the number of workers that train together.",
     "shard": "a fixed piece of every global batch. A step always has the same shards; workers own "
     "blocks of them, so that the world size does not change what is computed.",
-    "global batch": "the samples of one step of all workers, the same at every world size.",
+    "global batch": "the samples of one step of all workers.",
     "parameter server": "one process that owns the parameters, or several that own a part each: "
     "workers push gradients to it, it adds them, takes the optimizer's step, and workers pull the "
     "new parameters.",
@@ -30,12 +30,35 @@ _WORDS = {
     "nothing (`unsynchronized`): what synchronisation that costs nothing would reach.",
     "reduction": "how gradients are added. float32 adds in a published order that depends on the "
     "world size; exact gives the same bits in any order.",
+    "strong and weak scaling": "what more workers do when the global batch stays the same, and "
+    "when each worker's part of it does, so that the global batch grows.",
+    "target accuracy": "99 % of the test accuracy that serial training of the same seed ends with.",
+    "contaminated": "measured while another measured run had the machine too.",
+    "loaded": "measured while the load average showed more work than the runs themselves.",
     "oversubscribed": "more processes want to compute than there are cores, so they take turns.",
     "95 % interval": "a range around the median, found by resampling the runs; ranges found so are "
     "meant to hold the true median in 95 of 100 experiments. With few runs they are rough.",
     "not distinguishable": "the intervals overlap: these runs do not show a difference. It does "
     "not mean that there is none.",
 }
+
+
+def claims_section(material: Material) -> Iterator[str]:
+    """Every claim, as data."""
+    yield "## All claims"
+    yield all_claims(material.judged, material.places)
+
+
+def runs_section(material: Material) -> Iterator[str]:
+    """Every planned run."""
+    yield "## All runs"
+    yield all_runs(material.table.runs)
+
+
+def words_section(material: Material) -> Iterator[str]:
+    """The words that are not plain English."""
+    yield "## Words"
+    yield glossary()
 
 
 def all_claims(judged: Sequence[tuple[Cohort, Sequence[Judged]]], places: Places) -> str:

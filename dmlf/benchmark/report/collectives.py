@@ -9,8 +9,8 @@ from dmlf.benchmark.collective.load import Collectives, Loaded
 from dmlf.benchmark.collective.statements import statements
 from dmlf.benchmark.collective.summary import Point, points, size_text
 from dmlf.benchmark.plots import COLLECTIVE, COLLECTIVE_TITLE
-from dmlf.benchmark.report.figures import Places
 from dmlf.benchmark.report.markdown import bullets, code, count, details, escape, listing, table
+from dmlf.benchmark.report.material import Material, Places
 from dmlf.benchmark.statistics import Estimate, significant
 
 HEADING = "## Collectives"
@@ -29,6 +29,11 @@ _CAPTION = (
     "all-reduce must, and wait for nobody; where the vectors fit a core's own cache, no exchange "
     "between cores can come near it. Hollow marks are oversubscribed."
 )
+
+
+def section(material: Material) -> Iterator[str]:
+    """All-reduce alone."""
+    yield from collectives(material.collectives, material.places)
 
 
 def collectives(loaded: Loaded, places: Places) -> Iterator[str]:

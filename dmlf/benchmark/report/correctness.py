@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dmlf.benchmark.cohorts import Cohort, Contestant
 from dmlf.benchmark.report.markdown import code, count, escape, table
+from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.table import RunRow
 
 _MEANING = """\
@@ -19,6 +20,18 @@ time. The protocols must also have sent exactly the bytes and messages that theo
 Runs `unsynchronized` are no training results and not among these: their ranks exchange nothing, \
 and their speed is only a ceiling to hold the others against. \
 **A speed is shown in this report only for runs that passed.**"""
+
+
+def section(material: Material) -> Iterator[str]:
+    """What was compared with what, before any speed."""
+    yield "## Correctness"
+    yield correctness(material.cohorts)
+
+
+def not_completed_section(material: Material) -> Iterator[str]:
+    """Which runs are in no number of the report."""
+    yield "## Failed, skipped and missing runs"
+    yield not_completed(material.table.runs)
 
 
 def correctness(parts: Sequence[Cohort]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dmlf.benchmark.report.markdown import code, count, escape, table
+from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.table import RunRow
 
 _MACHINE = (
@@ -26,6 +27,12 @@ _MACHINE = (
     ("pinned dependencies (SHA-256)", "constraints_sha256"),
     ("commit", "git_commit"),
 )
+
+
+def section(material: Material) -> Iterator[str]:
+    """The machine, the software and the workloads."""
+    yield "## Environment"
+    yield environment(material.table.runs)
 
 
 def environment(runs: Sequence[RunRow]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from dmlf.benchmark.claims import Judged, Outcome
 from dmlf.benchmark.cohorts import Cohort
 from dmlf.benchmark.plots import FIGURES
+from dmlf.benchmark.report.convergence import target_table
 from dmlf.benchmark.report.markdown import bullets, count, details, escape, listing
+from dmlf.benchmark.report.material import Material, Places
+from dmlf.benchmark.targets import TARGET_SHARE
 
 _POINTS = (
     "Small dots are single runs, large marks their medians, bars the 95 % intervals; hollow marks "
@@ -17,7 +19,8 @@ _POINTS = (
 _CAPTIONS = {
     "throughput": (
         "Training samples per second, all workers together. The global batch is the same at every "
-        "world size (strong scaling). The dashed line is the ideal, world size times serial, and "
+        "world size (strong scaling), but for the panels of weak scaling, where each worker's part "
+        "of it is. The dashed line is the ideal, world size times serial, and "
         "may leave the panel; the dotted line is serial. The dark line across a world size, where "
         "there is one, is the measured ceiling: the same ranks at the same time without any "
         "message (`unsynchronized`, float32), which is no training. Its band is the 95 % interval. "
@@ -25,7 +28,10 @@ _CAPTIONS = {
     ),
     "efficiency": (
         "Efficiency is throughput at world size W over W times the throughput of the base at world "
-        "size 1, at a constant global batch (strong scaling). On the left the base is the strategy "
+        "size 1. In strong scaling the global batch is the same at every world size: does the same "
+        "step get done sooner? In weak scaling each worker's part of it is, and the base has one "
+        "worker's part: does W times the work take as long on W workers? Intervals resample "
+        "numerator and denominator together. On the left the base is the strategy "
         "itself at world size 1: what its own overhead at one worker hides is not seen there. On "
         "the right the base is serial training: what a user gains. The servers' own "
         f"processes are not counted in W. {_POINTS}"
@@ -35,6 +41,12 @@ _CAPTIONS = {
         "evaluation), over those of serial (broad grey lines). By epoch, curves that lie on each "
         "other mean that the strategy learns as serial does; by time, a curve to the left of the "
         "grey ones learns sooner."
+    ),
+    "target": (
+        "Epochs (left) and training time without evaluation (right) until the test accuracy first "
+        f"reached {100 * TARGET_SHARE:g} % of what the serial run of the same seed ends with. "
+        "Accuracy is measured after every epoch. The dotted line is serial. Repeats of a seed are "
+        f"the same training, so that their epochs agree and their times differ. {_POINTS}"
     ),
     "communication": (
         "The median step of the slowest worker, split into its parts (medians over runs; `W` is "
@@ -53,13 +65,9 @@ _CAPTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Paths as the commands name them, and the figures' folder as seen from the report."""
-
-    figures: str
-    link: str
-    report: str
+def section(material: Material) -> Iterator[str]:
+    """A section for every figure of the table."""
+    yield from figure_sections(material.judged, material.places)
 
 
 def figure_sections(
@@ -77,8 +85,15 @@ def figure_sections(
             continue
         yield f"![{_alternative(name, judged)}]({places.link}/{name}.svg)"
         yield f"*{_CAPTIONS[name]}*"
-        for cohort, claims in judged:
-            yield _interpretation(cohort, [c for c in claims if c.claim.figure == name])
+        if name == "target":
+            yield from filter(None, (target_table(cohort) for cohort, _ in judged))
+        shown = [
+            (cohort, [c for c in claims if c.claim.figure == name]) for cohort, claims in judged
+        ]
+        for cohort, own in shown:
+            # Weak scaling, for one, has no part in convergence.
+            if own or not any(others for _, others in shown):
+                yield _interpretation(cohort, own)
         target = f"{places.figures}/{name}.svg"
         yield f"Rebuild it: `snakemake {target}` (the bitmap `{name}.png` comes with it)."
 
@@ -101,9 +116,14 @@ def _alternative(name: str, judged: Sequence[tuple[Cohort, Sequence[Judged]]]) -
     return escape(text)
 
 
+def _reservation(claim: Judged) -> str:
+    words = claim.finding.reservation
+    return f" ({words.capitalize()}.)" if words else ""
+
+
 def _interpretation(cohort: Cohort, claims: Sequence[Judged]) -> str:
     lines = [
-        escape(claim.text) + (" (Oversubscribed.)" if claim.finding.oversubscribed else "")
+        escape(claim.text) + _reservation(claim)
         for claim in claims
         if claim.outcome != Outcome.NO_DATA
     ]

@@ -3,16 +3,63 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dmlf.benchmark.cohorts import Cohort, Point, mixtures
-from dmlf.benchmark.report.markdown import bullets, code, count, escape, listing, percent
+from dmlf.benchmark.noise import UNSTEADY, WIDE, Noise, noise, relative_width
+from dmlf.benchmark.report.markdown import (
+    bullets,
+    code,
+    count,
+    details,
+    escape,
+    listing,
+    percent,
+    table,
+)
+from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM
 from dmlf.benchmark.table import RunRow
 
-_WIDE_INTERVAL = 0.10
 _VERDICTS = ("passed", "failed", "absent", "ceiling")
 _STATUSES = ("completed", "failed", "skipped", "missing", "invalid")
+
+
+def section(material: Material) -> Iterator[str]:
+    """How far the numbers can be trusted, all in all and point by point."""
+    yield "## Validity"
+    yield validity(material.table.runs, material.cohorts)
+    rows = [_noise_row(cohort, verdict) for cohort in material.cohorts for verdict in noise(cohort)]
+    if rows:
+        header = (
+            "task",
+            "strategy",
+            "world size",
+            "runs with a speed",
+            "contaminated",
+            "interval / median",
+            "load before",
+            "load after",
+            "noticed",
+            "excluded from",
+        )
+        summary = f"Noise, point by point: {count(len(rows), 'point')}"
+        yield details(summary, table(header, rows, right=range(2, 8)))
+
+
+def _noise_row(cohort: Cohort, verdict: Noise) -> list[str]:
+    return [
+        escape(cohort.label),
+        code(str(verdict.contestant)),
+        str(verdict.contestant.world_size),
+        str(verdict.runs),
+        str(verdict.contaminated),
+        "" if verdict.spread is None else percent(verdict.spread),
+        "" if verdict.load_before is None else f"{verdict.load_before:.1f}",
+        "" if verdict.load_after is None else f"{verdict.load_after:.1f}",
+        ", ".join(verdict.noticed),
+        verdict.excluded_from,
+    ]
 
 
 def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
@@ -28,6 +75,7 @@ def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
     )
     if points:
         lines += [_repeats(points), _spread(points), _oversubscription(runs, points)]
+    lines += _interference(runs)
     lines += _warnings(runs)
     lines += _mixed(runs)
     if any(run.phase_source == "calibrated" for run in runs):
@@ -67,21 +115,20 @@ def _spread(points: Sequence[tuple[Cohort, Point]]) -> str:
         return "Noise cannot be judged: every point is a single run."
     wide = []
     for cohort, point in points:
-        estimate = point.estimate("throughput_samples_per_s")
-        if estimate.low is None or estimate.high is None:
-            continue
-        width = (estimate.high - estimate.low) / estimate.median
-        if width > _WIDE_INTERVAL:
+        width = relative_width(point)
+        if width is not None and width > WIDE:
             wide.append(f"{_named(cohort, point)} ({percent(width)})")
     if not wide:
-        return (
-            f"Noise: no interval of a throughput is wider than {percent(_WIDE_INTERVAL)} of its "
-            "median."
-        )
+        return f"Noise: no interval of a throughput is wider than {percent(WIDE)} of its median."
     return (
-        f"Noise: the interval is wider than {percent(_WIDE_INTERVAL)} of the median throughput at "
-        f"{count(len(wide), 'point')}: {listing(wide)}."
+        f"Noise: the interval is wider than {percent(WIDE)} of the median throughput at "
+        f"{count(len(wide), 'point')}: {listing(wide[:8])}{_more(wide[8:])}. Nothing is claimed "
+        f"from a point whose interval is wider than {percent(UNSTEADY)}."
     )
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" (and {len(names)} more, in the table below)" if names else ""
 
 
 def _oversubscription(runs: Sequence[RunRow], points: Sequence[tuple[Cohort, Point]]) -> str:
@@ -103,6 +150,34 @@ def _oversubscription(runs: Sequence[RunRow], points: Sequence[tuple[Cohort, Poi
         "figures and take no part in the answer above. A parameter server has its servers as "
         "processes beside its workers: one unless its name says more."
     )
+
+
+def _interference(runs: Sequence[RunRow]) -> list[str]:
+    completed = [run for run in runs if run.status == "completed"]
+    contaminated = [run for run in completed if run.contaminated_by is not None]
+    loaded = sum(run.loaded is True for run in completed)
+    if not completed:
+        return []
+    lines = []
+    if contaminated:
+        pairs = [
+            f"{code(run.path)} beside {code(run.contaminated_by or '')}" for run in contaminated
+        ]
+        lines.append(
+            f"**Contaminated runs.** {count(len(contaminated), 'run')} shared the machine with "
+            "another measured run; their speeds are in no number of this report, their final "
+            f"states are: {listing(pairs[:6])}"
+            + (f", and {len(pairs) - 6} more." if len(pairs) > 6 else ".")
+        )
+    else:
+        lines.append("No two measured runs overlap in time.")
+    if loaded:
+        lines.append(
+            f"**Loaded machine.** Before or after {count(loaded, 'run')} the load average was "
+            "higher than the runs themselves can leave behind: something else was computing. Their "
+            "points take no part in the answer."
+        )
+    return lines
 
 
 def _named(cohort: Cohort, point: Point) -> str:

@@ -1,0 +1,1 @@
+"""What two tables of results agree in: two machines, or two revisions on one machine."""
