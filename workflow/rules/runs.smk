@@ -22,6 +22,10 @@ def run_config(run):
         settings["global_batch_size"] = samples_per_rank * int(run.world_size)
     if algorithm not in registry() or not registry()[algorithm].has_servers:
         settings.pop("num_servers", None)  # the task's other strategies know no servers
+    if algorithm not in registry():
+        # Nor is a link imposed on what dmlf does not carry.
+        settings.pop("emulate_latency_s", None)
+        settings.pop("emulate_bandwidth_bits_per_s", None)
     return RunConfig(
         **settings,
         algorithm=algorithm,
