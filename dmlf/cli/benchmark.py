@@ -22,13 +22,13 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("plot", help="draw one figure, as SVG and PNG")
     parser.add_argument("name", metavar="NAME", help="the figure, as in report/figures/NAME.svg")
     parser.add_argument(
-        "--table", type=Path, metavar="FILE", help="runs.csv; needed by all but two"
+        "--table", type=Path, metavar="FILE", help="runs.csv; needed by all but three"
     )
     parser.add_argument(
         "--collectives",
         type=Path,
         metavar="FILE",
-        help="what `dmlf collective` wrote; needed by the figure collective",
+        help="what `dmlf collective` wrote; needed by the figures collective and cost_model",
     )
     parser.add_argument(
         "--timeline",
@@ -52,6 +52,12 @@ def add_verbs(verbs: Any) -> None:
         metavar="FILE",
         help="what `dmlf collective` wrote; the report says so where it is absent",
     )
+    parser.add_argument(
+        "--projection",
+        type=Path,
+        metavar="FILE",
+        help="what `dmlf project` wrote; the report says so where it is absent",
+    )
     parser.add_argument("--figures", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.set_defaults(run=_report)
@@ -65,15 +71,19 @@ def _gather(parsed: argparse.Namespace) -> int:
 
 
 def _plot(parsed: argparse.Namespace) -> int:
-    from dmlf.benchmark.plots import COLLECTIVE, STEP, draw, draw_collective, draw_step
+    from dmlf.benchmark.plots import RECORD_FIGURES, STEP, draw, draw_record, draw_step
     from dmlf.errors import ConfigError
 
-    needed = {COLLECTIVE: "collectives", STEP: "timeline"}.get(parsed.name, "table")
+    needed = "table"
+    if parsed.name in RECORD_FIGURES:
+        needed = "collectives"
+    elif parsed.name == STEP:
+        needed = "timeline"
     source = getattr(parsed, needed)
     if source is None:
         raise ConfigError(needed, None, f"--{needed} FILE, which the figure {parsed.name} shows")
-    if parsed.name == COLLECTIVE:
-        draw_collective(source, parsed.output)
+    if parsed.name in RECORD_FIGURES:
+        draw_record(parsed.name, source, parsed.output)
     elif parsed.name == STEP:
         draw_step(source, parsed.output)
     else:
@@ -84,5 +94,5 @@ def _plot(parsed: argparse.Namespace) -> int:
 def _report(parsed: argparse.Namespace) -> int:
     from dmlf.benchmark.report import write_report
 
-    write_report(parsed.table, parsed.figures, parsed.output, parsed.collectives)
+    write_report(parsed.table, parsed.figures, parsed.output, parsed.collectives, parsed.projection)
     return 0

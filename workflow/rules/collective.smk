@@ -22,40 +22,40 @@ rule collective:
         " --exclusive --end-with-parent --output {output} > {log} 2>&1"
 
 
-rule plot_collective:
+rule plot_record:
     input:
         collectives=COLLECTIVES,
         sources="results/sources/plotting.sha256",
     output:
         svg=report(
-            f"report/figures/{COLLECTIVE}.svg",
+            "report/figures/{record_figure}.svg",
             caption="../report/collective.rst",
             category="Figures",
         ),
-        png=f"report/figures/{COLLECTIVE}.png",
+        png="report/figures/{record_figure}.png",
     log:
-        f"logs/plot/{COLLECTIVE}.log",
+        "logs/plot/{record_figure}.log",
     conda:
         "../envs/dmlf.yaml"
     shell:
-        "python -m dmlf plot collective --collectives {input.collectives} --output {output.svg}"
-        " > {log} 2>&1"
+        "python -m dmlf plot {wildcards.record_figure} --collectives {input.collectives}"
+        " --output {output.svg} > {log} 2>&1"
 
 
 # Asks for no measurement, draws the one that is there, and says so where there is none.
-rule plot_collective_partial:
+rule plot_record_partial:
     input:
         sources="results/sources/plotting.sha256",
     output:
-        svg=f"report/partial/figures/{COLLECTIVE}.svg",
-        png=f"report/partial/figures/{COLLECTIVE}.png",
+        svg="report/partial/figures/{record_figure}.svg",
+        png="report/partial/figures/{record_figure}.png",
     log:
-        f"logs/partial/plot/{COLLECTIVE}.log",
+        "logs/partial/plot/{record_figure}.log",
     conda:
         "../envs/dmlf.yaml"
     params:
         found=found_collectives,
         collectives=COLLECTIVES,
     shell:
-        "python -m dmlf plot collective --collectives {params.collectives} --output {output.svg}"
-        " > {log} 2>&1"
+        "python -m dmlf plot {wildcards.record_figure} --collectives {params.collectives}"
+        " --output {output.svg} > {log} 2>&1"

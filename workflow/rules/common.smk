@@ -6,8 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from dmlf.benchmark.collective.config import CollectiveConfig
-from dmlf.benchmark.plots import COLLECTIVE
 from dmlf.benchmark.plots import FIGURES as DRAWN
+from dmlf.benchmark.plots import RECORD_FIGURES
+from dmlf.benchmark.plots.projected import PROJECTION_FIGURES
 from dmlf.config import REDUCTIONS, UNSYNCHRONIZED
 from dmlf.errors import ConfigError
 from dmlf.protocol import registry
@@ -27,11 +28,15 @@ REPLAY = "{task}/{algorithm}-replay/{reduction}/world_size={world_size}/seed={se
 METRICS_PATH = f"results/{RUN}/metrics.json"
 REFERENCE_PATH = f"results/{REPLAY}/reference.json"
 
-# The figures of the table; the one of the collectives has a rule of its own.
-FIGURES = expand("report/figures/{figure}.{kind}", figure=[*DRAWN, COLLECTIVE], kind=["svg", "png"])
-PARTIAL_FIGURES = expand(
-    "report/partial/figures/{figure}.{kind}", figure=[*DRAWN, COLLECTIVE], kind=["svg", "png"]
+# The figures of the table, and of the collectives; those of the projection come with it.
+FIGURES = expand(
+    "report/figures/{figure}.{kind}", figure=[*DRAWN, *RECORD_FIGURES], kind=["svg", "png"]
 )
+PARTIAL_FIGURES = expand(
+    "report/partial/figures/{figure}.{kind}", figure=[*DRAWN, *RECORD_FIGURES], kind=["svg", "png"]
+)
+PROJECTED = expand("report/figures/{figure}.{kind}", figure=PROJECTION_FIGURES, kind=["svg", "png"])
+PROJECTION = "results/projection.json"
 COLLECTIVES = "results/collective.json"
 # Steps of these are recorded and drawn in the report; any protocol's can be asked for by its path.
 STEPS = expand("report/figures/step-{strategy}.svg", strategy=["parameter_server-shm", "ring-shm"])
@@ -51,6 +56,7 @@ wildcard_constraints:
     seed=r"0|[1-9]\d*",
     rep=r"0|[1-9]\d*",
     figure=one_of(DRAWN),
+    record_figure=one_of(RECORD_FIGURES),
 
 
 def run_of(wildcards):
@@ -97,3 +103,12 @@ def found_collectives(wildcards):
     """A text that changes whenever the benchmark's result comes, goes or changes."""
     path = Path(COLLECTIVES)
     return str(path.stat().st_mtime_ns) if path.exists() else "absent"
+
+
+def projection_flags():
+    """The flags of `dmlf project` as one text."""
+    words = []
+    for key, value in config["projection"].items():
+        words.append(f"--{key.replace('_', '-')}")
+        words += map(str, value if isinstance(value, list) else [value])
+    return shlex.join(words)

@@ -32,13 +32,13 @@ APART = [
     "cli/compare.py",
     "simulation/*",
     *OTHER_VERBS,
-    *PROJECTING,
 ]
 SOURCES_LEFT_OUT = {
     "training": AFTER_A_RUN,
     "collective": AFTER_COLLECTIVES,
-    "gathering": [*COLLECTIVES_ONLY, *SUMMING_UP, *DRAWING, *TELLING, *APART],
+    "gathering": [*COLLECTIVES_ONLY, *SUMMING_UP, *DRAWING, *TELLING, *PROJECTING, *APART],
     "plotting": [*TELLING, *APART],
+    "projecting": TELLING,
     "reporting": APART,
 }
 

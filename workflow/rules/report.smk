@@ -4,10 +4,12 @@
 rule report:
     input:
         FIGURES,
+        PROJECTED,
         STEPS,
         table="results/runs.csv",
         epochs="results/epochs.csv",
         collectives=COLLECTIVES,
+        projection=PROJECTION,
         sources="results/sources/reporting.sha256",
     output:
         "report/report.md",
@@ -20,9 +22,10 @@ rule report:
     params:
         figures=subpath(output[0], parent=True),
         collectives=lambda wildcards, input: input.collectives,
+        projection=lambda wildcards, input: input.projection,
     shell:
         "python -m dmlf report --table {input.table} --collectives {params.collectives}"
-        " --figures {params.figures}/figures --output {output[0]} > {log} 2>&1"
+        " --projection {params.projection} --figures {params.figures}/figures --output {output[0]} > {log} 2>&1"
 
 
 # What exists, with the missing, failed and skipped runs named.
@@ -41,4 +44,5 @@ use rule report as partial_report with:
     params:
         figures=subpath(output[0], parent=True),
         collectives=COLLECTIVES,
+        projection=PROJECTION,
         found=found_collectives,

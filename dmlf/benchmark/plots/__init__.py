@@ -31,7 +31,11 @@ FIGURES: Mapping[str, str] = {
 }
 COLLECTIVE = "collective"
 COLLECTIVE_TITLE = "All-reduce alone, by size"
-"""The one figure that is drawn from a collective record in place of the table."""
+"""Drawn from a collective record in place of the table."""
+COST_MODEL = "cost_model"
+COST_MODEL_TITLE = "What a message and a byte cost"
+"""Drawn from a collective record too: the model that is fitted to it, and its errors."""
+RECORD_FIGURES: Mapping[str, str] = {COLLECTIVE: COLLECTIVE_TITLE, COST_MODEL: COST_MODEL_TITLE}
 STEP = "step"
 """The figure that is drawn from a timeline: one recorded step, for readers who learn."""
 
@@ -44,7 +48,7 @@ def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
     DependencyMissing without matplotlib.
     """
     if name not in FIGURES:
-        raise ConfigError("figure", name, f"one of {', '.join([*FIGURES, COLLECTIVE, STEP])}")
+        raise ConfigError("figure", name, f"one of {', '.join([*FIGURES, *RECORD_FIGURES, STEP])}")
     output = svg_path(output_path)
     table = read_table(table_path)
     style = load_part("style")
@@ -54,17 +58,17 @@ def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
         save_figure(figure, FIGURES[name], output)
 
 
-def draw_collective(record_path: str | Path, output_path: str | Path) -> None:
-    """Draw the collectives' figure from their record; it says so where there is no valid one.
+def draw_record(name: str, record_path: str | Path, output_path: str | Path) -> None:
+    """Draw a figure of a collective record; it says so where there is no valid one.
 
     Writes and raises as `draw` does.
     """
     output = svg_path(output_path)
     loaded = load(record_path)
     style = load_part("style")
-    render: Callable[[Loaded], Figure] = load_part(COLLECTIVE).render
+    render: Callable[[Loaded], Figure] = load_part(name).render
     with style.paper():
-        save_figure(render(loaded), COLLECTIVE_TITLE, output)
+        save_figure(render(loaded), RECORD_FIGURES[name], output)
 
 
 def draw_step(timeline_path: str | Path, output_path: str | Path) -> None:

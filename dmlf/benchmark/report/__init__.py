@@ -19,8 +19,10 @@ from dmlf.benchmark.report import (
     artifact,
     collectives,
     correctness,
+    cost_model,
     environment,
     figures,
+    projection,
     rebuild,
     steps,
     validity,
@@ -43,6 +45,8 @@ SECTIONS: tuple[Section, ...] = (
     environment.section,
     figures.section,
     collectives.section,
+    cost_model.section,
+    projection.section,
     steps.section,
     appendix.claims_section,
     appendix.runs_section,
@@ -57,12 +61,14 @@ def write_report(
     figures_dir: str | Path,
     output_path: str | Path,
     collectives_path: str | Path | None = None,
+    projection_path: str | Path | None = None,
 ) -> None:
     """Write the report of a table: `output_path` (.md), the same as .html, and findings.json.
 
     The Markdown links to the figures, relative to its folder; the page holds them. Works for any
     table: without checked runs it says so and claims nothing, and the same for the record of the
-    collectives, which may be absent (None: there is to be none), and for figures. Paths are
+    collectives and the projection, which may be absent (None: there is to be none), and for
+    figures. Paths are
     repeated in the commands that the report names. Raises ConfigError for another suffix,
     MetricsError for a bad table, DependencyMissing without markdown-it-py, and OSError.
     """
@@ -80,6 +86,7 @@ def write_report(
         ),
         collectives=load(collectives_path),
         steps=steps.drawn(Path(figures_dir)),
+        **projection.loaded(projection_path),
     )
     text = render(material)
     html = page(text, TITLE, output.parent)

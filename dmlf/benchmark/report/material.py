@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dmlf.benchmark.claims import Judged
 from dmlf.benchmark.cohorts import Cohort
 from dmlf.benchmark.collective.load import Loaded
+from dmlf.benchmark.projection import Projection
 from dmlf.benchmark.table import Table
 
 
@@ -25,6 +26,7 @@ class Material:
     """The table, its comparable parts with their judged claims, and what is reported beside them.
 
     `steps` names the drawings of recorded steps that lie among the figures, by strategy.
+    `projection_problem` says why there is no projection.
     """
 
     table: Table
@@ -32,6 +34,8 @@ class Material:
     places: Places
     collectives: Loaded
     steps: tuple[str, ...] = ()
+    projection: Projection | None = None
+    projection_problem: str = "none was asked for"
 
     @property
     def cohorts(self) -> list[Cohort]:

@@ -12,7 +12,7 @@ from dmlf.benchmark.collective.load import Loaded, load
 from dmlf.benchmark.collective.statements import outcome_of, statements
 from dmlf.benchmark.collective.summary import points
 from dmlf.benchmark.files import write_json
-from dmlf.benchmark.plots import draw_collective
+from dmlf.benchmark.plots import draw_record
 from dmlf.benchmark.report import write_report
 from dmlf.benchmark.statistics import Estimate
 from dmlf.benchmark.table import Table, write_table
@@ -111,7 +111,7 @@ def test_without_a_valid_record_report_and_figure_say_so(
     assert "snakemake results/collective.json" in shown
     assert "faster" not in shown
     pytest.importorskip("matplotlib")
-    draw_collective(path, tmp_path / "collective.svg")
+    draw_record("collective", path, tmp_path / "collective.svg")
     assert (tmp_path / "collective.png").stat().st_size > 0
 
 
@@ -160,7 +160,7 @@ def test_same_record_same_figure(tmp_path: Path) -> None:
     path = tmp_path / "collective.json"
     write_json(path, record())
     for name in ("a", "b"):
-        draw_collective(path, tmp_path / name / "collective.svg")
+        draw_record("collective", path, tmp_path / name / "collective.svg")
     for suffix in ("svg", "png"):
         first, second = (tmp_path / name / f"collective.{suffix}" for name in ("a", "b"))
         assert first.read_bytes() == second.read_bytes()

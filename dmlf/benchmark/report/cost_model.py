@@ -1,0 +1,101 @@
+"""The cost model: what a message and a byte cost, and how wrong predictions from that are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dmlf.benchmark.cost_model.judged import JudgedModel, judge_models
+from dmlf.benchmark.plots import COST_MODEL, COST_MODEL_TITLE
+from dmlf.benchmark.report.markdown import bullets, code, escape, listing, table
+from dmlf.benchmark.report.material import Material
+from dmlf.benchmark.statistics import Estimate, significant
+
+HEADING = "## Cost model"
+_AIM = 0.15
+_MODEL = (
+    "The time of an all-reduce as rounds x latency + bytes / bandwidth, with the rounds and bytes "
+    "of each algorithm's closed form "
+    "([their sources](https://doi.org/10.1016/j.jpdc.2008.09.002 "
+    '"Patarasuk & Yuan, 2009; Thakur, Rabenseifner & Gropp, 2005")). The parameters of each '
+    "transport are fitted to every other size of the collectives above, by least squares on "
+    "relative errors; the sizes between them were held out and are predicted. A second bandwidth "
+    "begins at a knee where the vectors leave the caches, if that takes a fifth off the error. "
+    "Only where every rank has a core of its own."
+)
+_CAPTION = (
+    "Above: measured times (medians) and the model's curve. Below: what the model gets wrong, in "
+    "percent of what was measured; the band is 15 %. Hollow marks were held out."
+)
+
+
+def section(material: Material) -> Iterator[str]:
+    """The section; it says so where there is nothing to fit."""
+    yield HEADING
+    record = material.collectives.record
+    models = judge_models(record) if record is not None else []
+    if not models:
+        reason = material.collectives.problem if record is None else "too few sizes were measured"
+        yield f"There is no cost model: {escape(reason)}."
+        return
+    yield _MODEL
+    names = listing([model.transport for model in models])
+    yield f"![{COST_MODEL_TITLE}: {names}]({material.places.link}/{COST_MODEL}.svg)"
+    yield f"*{_CAPTION}*"
+    yield "**What the data say**\n\n" + bullets([_verdict(model) for model in models])
+    yield _table(models)
+    yield f"Rebuild it: `snakemake {material.places.figures}/{COST_MODEL}.svg`."
+
+
+def _verdict(model: JudgedModel) -> str:
+    median, largest = model.errors.median, model.errors.maximum
+    verdict = "within the aim of 15 %" if median <= _AIM else "above the aim of 15 %"
+    return (
+        f"{code(model.transport)}: the median error on {len(model.held_out)} held-out points is "
+        f"{100 * median:.0f} %, {verdict}; the largest is {100 * largest:.0f} %."
+    )
+
+
+def _table(models: Sequence[JudgedModel]) -> str:
+    header = (
+        "transport",
+        "latency of a round (us)",
+        "bandwidth (GB/s)",
+        "knee",
+        "median error, held out",
+        "largest",
+    )
+    rows = [
+        [
+            code(model.transport),
+            _scaled(model.calibration.latency_s, 1e6),
+            listing([_bandwidth(estimate) for estimate in model.calibration.s_per_byte]),
+            "none" if model.calibration.knee_bytes is None else _mib(model.calibration.knee_bytes),
+            f"{100 * model.errors.median:.0f} %",
+            f"{100 * model.errors.maximum:.0f} %",
+        ]
+        for model in models
+    ]
+    return table(header, rows, right=(1, 2, 3, 4, 5))
+
+
+def _scaled(estimate: Estimate, factor: float) -> str:
+    shown = significant(factor * estimate.median)
+    if estimate.low is None or estimate.high is None:
+        return shown
+    low, high = (significant(factor * value) for value in (estimate.low, estimate.high))
+    return f"{shown} [{low}, {high}]"
+
+
+def _bandwidth(s_per_byte: Estimate) -> str:
+    """GB/s; the interval of the reciprocal, so its ends change places."""
+    if s_per_byte.median <= 0.0:
+        return "not limiting"
+    shown = significant(1e-9 / s_per_byte.median)
+    low, high = s_per_byte.low, s_per_byte.high
+    if not low or not high:
+        return shown
+    return f"{shown} [{significant(1e-9 / high)}, {significant(1e-9 / low)}]"
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / (1 << 20):g} MiB"
