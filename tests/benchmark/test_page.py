@@ -134,6 +134,18 @@ def test_the_page_can_be_read_by_all(whole: Path) -> None:
     assert sum("checked" in radio for radio in radios) == 1
 
 
+def test_a_drawing_of_too_many_panels_is_shown_whole(tmp_path: Path) -> None:
+    panel = '<svg class="frame" viewBox="0 0 1 1"><title>A. B</title><path d="M0 0"/></svg>'
+    for panels in (16, 17):
+        body = panel * panels
+        (tmp_path / "a.svg").write_text(f'<svg xmlns="http://www.w3.org/2000/svg">{body}</svg>')
+        reader = Reader(page("# T\n\n![alt](a.svg)\n", "T", tmp_path))
+        assert len(reader.all("input")) == (16 if panels == 16 else 0)
+        assert len(reader.all("path")) == panels
+    style = (Path(__file__).parents[2] / "dmlf/benchmark/report/page.css").read_text()
+    assert ".n16:checked ~ .panel.n16" in style
+
+
 def test_hostile_text_is_only_text(tmp_path: Path) -> None:
     broken = rows("ring-queue", 2, [1.0], status="failed", check="absent", cohort=None,
                   reason=HOSTILE)  # fmt: skip
