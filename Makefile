@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help run test check format
 
 help:
-	@echo "make run      build every result, figure and the report (report/report.md)"
+	@echo "make run      build every result, figure and the report (report/report.html)"
 	@echo "make test     run the tests"
 	@echo "make check    lint and type-check, change nothing"
 	@echo "make format   format the code"

@@ -217,7 +217,7 @@ def _decode(kind: type[Row], path: Path) -> list[Row]:
         remedy = "does not exist; run dmlf gather first"
         raise MetricsError(str(path), "file", remedy) from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise MetricsError(str(path), "file", f"is not a table of dmlf: {error}") from error
+        raise MetricsError(str(path), "file", f"is not a table of dmlf: {error}") from None
     if not lines or lines[0] != list(hints):
         problem = "are not those of this version of dmlf; run dmlf gather again"
         raise MetricsError(str(path), "columns", problem)
@@ -231,7 +231,7 @@ def _decode(kind: type[Row], path: Path) -> list[Row]:
             try:
                 values[name] = _value(hint, cell)
             except ValueError as error:
-                raise MetricsError(str(path), f"line {number}, {name}", str(error)) from error
+                raise MetricsError(str(path), f"line {number}, {name}", str(error)) from None
         rows.append(kind(**values))
     return rows
 

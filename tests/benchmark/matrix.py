@@ -134,7 +134,8 @@ def _reports(config: RunConfig, noise: random.Random) -> list[RankReport]:
     if config.max_steps is not None:
         steps = min(steps, config.max_steps)
     shape = [noise.lognormvariate(0, 0.04) * (3 if step == 0 else 1) for step in range(steps)]
-    sizes = [BATCH if (s + 1) % STEPS_PER_EPOCH else SAMPLES % BATCH for s in range(steps)]
+    batch = config.global_batch_size
+    sizes = [batch if (s + 1) % STEPS_PER_EPOCH else SAMPLES % batch for s in range(steps)]
     losses = [0.08 + 2.2 * 0.93**step for step in range(steps)]
     if config.algorithm == "ddp":
         losses = [loss * (1 + 1e-5) for loss in losses]

@@ -173,3 +173,16 @@ def test_a_ceiling_vouches_for_nobody() -> None:
     ceiling = evidence("unsynchronized", 1, traffic_matches_theory=True)
     assert ceiling.final_state_sha256 == serial.final_state_sha256
     assert verdict(serial, ceiling) == ABSENT
+
+
+def test_ddp_without_serial_of_its_batch_is_held_against_a_run_that_equals_its_replay() -> None:
+    """Weak scaling has no serial run with the batch of two ranks."""
+    ring = evidence("ring-queue", 2)
+    run = evidence("ddp-gloo", 2, traffic_matches_theory=None)
+    assert verdict(run) == ABSENT
+    assert verdict(run, ring) == PASSED
+    far = evidence("ddp-gloo", 2, step_loss=[loss * 1.1 for loss in LOSSES])
+    assert verdict(far, ring) == FAILED
+    unproved = evidence("ring-queue", 2, final_state_sha256=WRONG)
+    assert verdict(run, unproved) == ABSENT
+    assert verdict(run, evidence("ring-queue", 2, reduction="exact")) == ABSENT

@@ -11,9 +11,11 @@ from dmlf.benchmark.claims import (
     accuracy_within,
     all_checked,
     communication_below,
+    converges_no_slower,
     faster,
     same_exact_bits,
     share_of_ceiling,
+    sooner,
 )
 from dmlf.benchmark.cohorts import Contestant
 from dmlf.benchmark.statements import claim_list, judge_claims
@@ -204,3 +206,96 @@ def test_a_failed_ceiling_is_none() -> None:
     cohort = one_cohort(serial(), ring(), ceiling([300.0] * 5, check="failed"))
     assert cohort.ceiling(2) is None
     assert share_of_ceiling(RING, 0.8)(cohort).outcome == Outcome.NO_DATA
+
+
+def to_target(
+    epochs: list[int | None], seconds: list[float | None] | None = None, **changes: Any
+) -> list[RunRow]:
+    """Runs of the ring that reach the target after so many epochs."""
+    times = seconds or [None if e is None else float(e) for e in epochs]
+    return [
+        rows(
+            "ring-queue", 2, [100.0], rep=rep, target_accuracy=0.95, epochs_to_target=e,
+            time_to_target_s=t, **changes,
+        )[0]
+        for rep, (e, t) in enumerate(zip(epochs, times, strict=True))
+    ]  # fmt: skip
+
+
+def serial_to_target(epochs: int, seed: int = 0, times: list[float] | None = None) -> list[RunRow]:
+    return [
+        rows(
+            "serial", 1, [100.0], rep=rep, seed=seed, target_accuracy=0.95,
+            epochs_to_target=epochs, time_to_target_s=time,
+        )[0]
+        for rep, time in enumerate(times or [float(epochs)] * 5)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("epochs", "outcome"),
+    [
+        ([9, 9, 9], Outcome.HOLDS),
+        ([7, 9, 8], Outcome.HOLDS),
+        ([10, 11, 10], Outcome.DOES_NOT_HOLD),
+        ([None, None], Outcome.DOES_NOT_HOLD),
+        ([9, 10, None], Outcome.NOT_DISTINGUISHABLE),
+        ([], Outcome.NO_DATA),
+    ],
+)
+def test_converges_no_slower(epochs: list[int | None], outcome: Outcome) -> None:
+    cohort = one_cohort(serial_to_target(9), to_target(epochs))
+    finding = converges_no_slower(RING)(cohort)
+    assert finding.outcome == outcome
+    if outcome == Outcome.NOT_DISTINGUISHABLE:
+        assert finding.numbers == {
+            "mine": "9 to never", "serial": "9", "later": "2", "runs": "3",
+        }  # fmt: skip
+
+
+def test_convergence_is_compared_seed_by_seed() -> None:
+    base = [*serial_to_target(9), *serial_to_target(5, seed=1)]
+    assert converges_no_slower(RING)(one_cohort(base, to_target([5], seed=1))).outcome == "holds"
+    slower = one_cohort(base, to_target([7], seed=1))
+    assert converges_no_slower(RING)(slower).outcome == Outcome.DOES_NOT_HOLD
+    unknown = one_cohort(base, to_target([5], seed=2))
+    assert converges_no_slower(RING)(unknown).outcome == Outcome.NO_DATA
+    unchecked = one_cohort(base, to_target([5], check="absent"))
+    assert converges_no_slower(RING)(unchecked).outcome == Outcome.NO_DATA
+
+
+@pytest.mark.parametrize(
+    ("times", "outcome"),
+    [
+        ([1.0, 1.1, 1.2, 1.3, 1.4], Outcome.HOLDS),
+        ([9.0, 9.1, 9.2, 9.3, 9.4], Outcome.DOES_NOT_HOLD),
+        ([4.0, 4.5, 5.0, 5.5, 6.0], Outcome.NOT_DISTINGUISHABLE),
+        ([1.0, 1.1, 1.2, 1.3], Outcome.NO_DATA),
+        ([1.0, 1.1, 1.2, 1.3, None], Outcome.NO_DATA),
+    ],
+)
+def test_sooner(times: list[float | None], outcome: Outcome) -> None:
+    base = serial_to_target(9, times=[4.8, 4.9, 5.0, 5.1, 5.2])
+    cohort = one_cohort(base, to_target([9] * len(times), times))
+    assert sooner(RING, SERIAL)(cohort).outcome == outcome
+
+
+def test_a_loaded_point_is_marked_in_its_finding() -> None:
+    finding = faster(RING, SERIAL)(one_cohort(serial(), ring(loaded=True)))
+    assert (finding.outcome, finding.reservation) == (Outcome.HOLDS, "loaded")
+    both = faster(RING, SERIAL)(one_cohort(serial(), ring(loaded=True, oversubscribed=True)))
+    assert both.reservation == "oversubscribed, loaded"
+
+
+def test_weak_scaling_has_its_own_words_and_no_claim_on_convergence() -> None:
+    weak: dict[str, Any] = {"experiment": "weak", "samples_per_rank": 128}
+    runs = (serial(**weak), ring(**weak), rows("ring-queue", 1, SLOW, **weak))
+    judged = judge_claims(one_cohort(*runs))
+    kinds = {item.claim.kind for item in judged}
+    assert not kinds & {"accuracy", "convergence", "time_to_target"}
+    assert {"scaling", "speed_against_serial", "communication"} <= kinds
+    texts = [item.text for item in judged if item.claim.world_size == 2]
+    assert any("a weak-scaling efficiency of 0.990" in text for text in texts)
+    strong = judge_claims(one_cohort(serial(), ring()))
+    assert "accuracy" in {item.claim.kind for item in strong}
+    assert any("a strong-scaling efficiency of 0.990" in item.text for item in strong)

@@ -289,3 +289,62 @@ def test_a_task_of_the_user_has_its_path_too(tmp_path: Path) -> None:
     assert (row.task, row.status, row.final_state_sha256) == (
         "my.module:task", "completed", final_state(own),
     )  # fmt: skip
+
+
+def weak_plan(root: Path, per_rank: int) -> Path:
+    """Serial, ring and ddp with 128 samples of each rank; the plan says `per_rank`."""
+    label = {"num_shards": 8}
+    with fixed_environment():
+        plan = write_matrix(
+            root,
+            [
+                *(config("serial", 1, rep, global_batch_size=128, **label) for rep in (0, 1)),
+                *(config("ring-queue", 2, rep, global_batch_size=256, **label) for rep in (0, 1)),
+                *(config("ddp-gloo", 2, rep, global_batch_size=256, **label) for rep in (0, 1)),
+            ],
+        )
+    entries = json.loads(plan.read_text())
+    write_json(plan, [entry | {"samples_per_rank": per_rank} for entry in entries])
+    return plan
+
+
+def test_weak_scaling_is_one_cohort_whose_global_batch_grows(tmp_path: Path) -> None:
+    table = gathered(weak_plan(tmp_path, 128))
+    assert {row.status for row in table.runs} == {"completed"}
+    assert {row.check for row in table.runs} == {"passed"}
+    ddp = row_of(table, config("ddp-gloo", 2))
+    assert "ring-queue that equals its serial replay" in ddp.check_detail
+    (cohort,) = cohorts(table.runs)
+    assert (cohort.experiment, cohort.label) == ("weak", "digits, weak scaling")
+    assert mixtures(table.runs) == []
+    assert json.loads(table.runs[0].workload or "")["samples_per_rank"] == 128
+    assert {row.target_accuracy for row in table.runs} == {None}
+
+
+def test_a_run_of_another_batch_than_the_plan_of_weak_scaling_says_is_refused(
+    tmp_path: Path,
+) -> None:
+    table = gathered(weak_plan(tmp_path, 64))
+    assert {row.status for row in table.runs} == {"invalid"}
+    assert "global_batch_size is 64 by samples_per_rank and 128" in (table.runs[0].reason or "")
+    assert {row.experiment for row in table.runs} == {"weak"}
+
+
+def test_runs_that_overlap_are_gathered_without_their_speed(plan: Path) -> None:
+    (first, second) = (config("ring-queue", 2), config("ddp-gloo", 2))
+    times = {}
+    for item in (first, second):
+        path = result_path(plan.parent, item)
+        metrics = json.loads(path.read_text())
+        times = times or metrics["provenance"]
+        for name in ("started_at", "finished_at"):
+            metrics["provenance"][name] = times[name]
+        write_json(path, metrics)
+    table = gathered(plan)
+    for item in (first, second):
+        row = row_of(table, item)
+        assert row.contaminated_by is not None
+        assert (row.check, row.throughput_samples_per_s) == ("passed", None)
+    assert sum(row.contaminated_by is not None for row in table.runs) == 2
+    elapsed = {epoch.elapsed_s for epoch in table.epochs if epoch.path == row.path}
+    assert elapsed == {None}

@@ -190,3 +190,33 @@ def test_convergence_of_a_task_without_accuracy() -> None:
     assert "no accuracy" in texts(render("convergence", Table(tuple(runs), epochs)))
     alone = tuple(replace(row, test_loss=0.0) for row in epochs if row.strategy == "serial")
     assert "serial" in texts(render("convergence", Table(tuple(runs[:1]), alone)))
+
+
+def test_weak_and_strong_scaling_are_named_with_their_bases() -> None:
+    weak = {"experiment": "weak", "samples_per_rank": 64, "cohort": "ba9876543210"}
+    runs = (
+        *rows("serial", 1, [100.0], task="digits_weak", **weak),
+        *rows("ring-queue", 2, [150.0], task="digits_weak", **weak),
+        *small_table().runs,
+    )
+    titles = [a.get_title(loc="left") for a in render("efficiency", Table(runs, ())).axes]
+    assert titles == [
+        "Strong scaling: digits, float32\nbase: itself at world size 1",
+        "Strong scaling: digits, float32\nbase: serial",
+        "Weak scaling: digits_weak, float32\nbase: itself at world size 1",
+        "Weak scaling: digits_weak, float32\nbase: serial",
+    ]
+    serial = render("efficiency", Table(runs, ())).axes[3]
+    assert 0.75 in {float(y) for line in serial.lines for y in line.get_ydata()}
+
+
+def test_the_target_is_drawn_in_epochs_and_time() -> None:
+    runs = (
+        *rows("serial", 1, [100.0], epochs_to_target=9, time_to_target_s=3.0),
+        *rows("ring-queue", 2, [150.0], epochs_to_target=11, time_to_target_s=2.0),
+        *rows("ring-queue", 4, [150.0]),
+    )
+    epochs, time = render("target", Table(runs, ())).axes
+    for axes, values in ((epochs, {9.0, 11.0}), (time, {3.0, 2.0})):
+        drawn = {float(y) for line in axes.lines for y in line.get_ydata() if y == y}
+        assert drawn == values

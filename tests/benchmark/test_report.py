@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def test_the_order_is_answer_correctness_validity_then_figures(
     text = output.read_text()
     assert headings(text) == [
         "The answer", "Correctness", "Validity", "Failed, skipped and missing runs",
-        "Environment", *FIGURES.values(), "Collectives", "All claims", "All runs", "Words",
+        "Environment", *FIGURES.values(), "Collectives",
+        "How a step runs", "All claims", "All runs", "How to rebuild it", "Artifact checklist",
+        "Words",
     ]  # fmt: skip
     for name in FIGURES:
         assert f"](figures/{name}.svg)" in text
@@ -177,3 +180,70 @@ def test_a_bad_table_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(MetricsError):
         write_report(tmp_path / "runs.csv", tmp_path, tmp_path / "report.md")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_contaminated_runs_are_named_and_in_no_number(tmp_path: Path) -> None:
+    beside = "results/digits/other/metrics.json"
+    lost = rows("ring-queue", 2, FAST, contaminated_by=beside, throughput_samples_per_s=None)
+    text = report(tmp_path, SERIAL, lost)
+    validity = section(text, "Validity")
+    assert "**Contaminated runs.** 5 runs shared the machine" in validity
+    assert f"`{beside}`" in validity
+    assert "faster" not in section(text, "The answer")
+    assert "All 10 completed runs passed" in section(text, "The answer")
+    assert "No two measured runs overlap" in report(tmp_path, SERIAL)
+
+
+def test_loaded_points_are_left_out_of_the_answer(tmp_path: Path) -> None:
+    text = report(tmp_path, SERIAL, rows("ring-queue", 2, FAST, loaded=True))
+    assert "faster than serial" not in section(text, "The answer")
+    assert "(Loaded.)" in section(text, FIGURES["throughput"])
+    assert "**Loaded machine.** Before or after 5 runs" in section(text, "Validity")
+
+
+def test_unsteady_points_are_counted_in_the_answer(tmp_path: Path) -> None:
+    text = report(tmp_path, SERIAL, rows("ring-queue", 2, [100.0, 150.0, 200.0, 250.0, 300.0]))
+    assert "The runs of 1 point differ too much" in section(text, "The answer")
+    (line,) = [x for x in section(text, "Validity").splitlines() if "| unsteady |" in x]
+    assert line.endswith("| unsteady | claims |")
+
+
+def test_weak_scaling_says_what_it_is(tmp_path: Path) -> None:
+    weak = {"experiment": "weak", "samples_per_rank": 128, "task": "digits_weak"}
+    text = report(
+        tmp_path, rows("serial", 1, [100.0] * 5, **weak), rows("ring-queue", 2, FAST, **weak)
+    )
+    answer = section(text, "The answer")
+    assert "weak scaling.**" in answer
+    assert "Every rank has 128 samples of each step" in answer
+    assert "weak-scaling efficiency" in section(text, FIGURES["throughput"])
+
+
+def test_time_to_target_is_a_table(tmp_path: Path) -> None:
+    target = {"target_accuracy": 0.95, "epochs_to_target": 7, "time_to_target_s": 2.0}
+    never = rows("ring-queue", 4, FAST, target_accuracy=0.95)
+    text = report(
+        tmp_path, rows("serial", 1, [100.0] * 5, **target),
+        rows("ring-queue", 2, FAST, **(target | {"time_to_target_s": 1.0})), never,
+    )  # fmt: skip
+    shown = section(text, FIGURES["target"])
+    row = (
+        "| `ring-queue` | float32 | 2 | 5 | 95.00 % | 7 | 1.00 [1.00, 1.00] | 0.500 [0.500, 0.500]"
+    )
+    assert row in shown
+    assert "| never in 5 runs |" in shown
+    assert "converges no slower than serial" in shown
+    assert "ring-queue at world size 4 converges slower than serial" in shown
+
+
+def test_the_findings_are_data(tmp_path: Path) -> None:
+    report(tmp_path, SERIAL, rows("ring-queue", 2, FAST, loaded=True))
+    found = json.loads((tmp_path / "report" / "findings.json").read_text())
+    points = {(p["strategy"], p["world_size"]): p for p in found["points"]}
+    assert points["ring-queue", 2]["noticed"] == ["loaded"]
+    assert points["ring-queue", 2]["excluded_from"] == "answer"
+    claims = {claim["name"]: claim for claim in found["claims"]}
+    claim = claims["speed_against_serial/ring-queue/float32/world_size=2"]
+    assert (claim["outcome"], claim["reservation"]) == ("holds", "loaded")
+    assert claim["numbers"]["ratio"] == "1.98 [1.94, 2.02]"
+    assert claim["rebuild"].startswith("snakemake ")

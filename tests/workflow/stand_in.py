@@ -26,6 +26,11 @@ def main() -> int:
         output.write_text(json.dumps(arguments))
         if output.suffix == ".svg":
             output.with_suffix(".png").write_text("png")
+        if output.name == "report.md":
+            output.with_suffix(".html").write_text("page")
+            output.with_name("findings.json").write_text("{}")
+        if "--timeline" in arguments and arguments[0] == "train":
+            output.with_name("timeline.json").write_text("{}")
         if output.name == "runs.csv":
             output.with_name("epochs.csv").write_text("epochs")
     call = {"arguments": arguments, "began": began, "ended": time.monotonic()}

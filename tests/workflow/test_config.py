@@ -120,6 +120,7 @@ def test_text_stays_text_where_text_is_wanted() -> None:
 def test_every_field_of_a_run_can_be_configured() -> None:
     schema = yaml.safe_load(SCHEMA.read_text())["properties"]
     of_task = set(schema["tasks"]["additionalProperties"]["properties"])
+    of_task.remove("samples_per_rank")  # in place of global_batch_size
     of_run = set(schema["run"]["properties"])
     from_path = {"algorithm", "transport", "reduction", "world_size", "seed", "rep"}
     assert of_task | of_run | from_path == {item.name for item in fields(RunConfig)}
@@ -159,3 +160,13 @@ def test_values_that_do_not_go_together(
     assert outcome.code == 1
     assert outcome.text.splitlines()[-1].startswith("configuration: ")
     assert message in outcome.text.splitlines()[-1]
+
+
+def test_a_batch_of_each_rank_and_a_global_one_are_not_both_given(checkout: Checkout) -> None:
+    (checkout.path / "both.yaml").write_text(
+        "tasks: {digits: {samples_per_rank: 32, global_batch_size: 64}}"
+    )
+    outcome = checkout.snakemake("--dry-run", "--configfile", "both.yaml")
+    assert outcome.code == 1
+    last = outcome.text.splitlines()[-1]
+    assert "tasks.digits: has global_batch_size and samples_per_rank; keep one" in last

@@ -68,6 +68,7 @@ def test_named_targets(checkout: Checkout) -> None:
     assert training(everything) == runs
     assert everything["replay"] == 2
     assert everything["gather"] == everything["report"] == everything["collective"] == 1
+    assert everything["timeline"] == everything["plot_step"] == 2
     assert checkout.plan("train") == {"sources": 1, "data": 2, **runs, "train": 1}
     plots = checkout.plan("plots")
     assert (plots["plot"], training(plots), "report" in plots) == (figures, runs, False)
@@ -113,3 +114,41 @@ def test_servers_are_for_the_strategies_that_have_them(checkout: Checkout) -> No
         "ring-queue": "1",
         "serial": "1",
     }
+
+
+def test_in_weak_scaling_the_global_batch_grows_with_the_world_size(checkout: Checkout) -> None:
+    (checkout.path / "weak.yaml").write_text(
+        "tasks: {digits_weak: {task: digits, samples_per_rank: 96}}"
+    )
+    paths = [
+        run_path("serial", task="digits_weak", world_size=1),
+        run_path("ring-queue", task="digits_weak", world_size=3),
+        REPLAY.replace("digits", "digits_weak"),
+    ]
+    found = []
+    for path in paths:
+        planned = checkout.snakemake(
+            "--dry-run", "--printshellcmds", path, "--configfile", "weak.yaml"
+        )
+        assert planned.code == 0, planned.text
+        batch = re.search(r"dmlf (train|replay) .*--global-batch-size (\d+)", planned.text)
+        found.append(batch and (batch[1], int(batch[2])))
+    assert found == [("train", 96), ("train", 288), ("replay", 192)]
+
+
+REPLAY = "results/digits/ring-replay/float32/world_size=2/seed=0/reference.json"
+
+
+@pytest.mark.parametrize("strategy", ["ring-shm", "parameter_server-tcp"])
+def test_a_recorded_step_of_any_protocol_can_be_drawn(checkout: Checkout, strategy: str) -> None:
+    path = f"report/figures/step-{strategy}.svg"
+    assert checkout.plan(path) == {"sources": 2, "timeline": 1, "plot_step": 1}
+    unknown = checkout.snakemake("--dry-run", "report/figures/step-serial.svg")
+    assert "MissingRuleException" in unknown.text
+
+
+def test_whatever_is_measured_or_recorded_holds_the_host_s_lock(checkout: Checkout) -> None:
+    planned = checkout.snakemake("--dry-run", "--printshellcmds")
+    commands = re.findall(r"-m dmlf (?:train|collective) .*", planned.text)
+    assert len(commands) == 10 + 2 + 1
+    assert [command for command in commands if " --exclusive" not in command] == []

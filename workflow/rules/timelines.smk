@@ -35,6 +35,8 @@ rule plot_step:
         ),
     log:
         "logs/plot/step-{strategy}.log",
+    wildcard_constraints:
+        strategy=one_of(PROTOCOL_STRATEGIES),
     conda:
         "../envs/dmlf.yaml"
     shell:

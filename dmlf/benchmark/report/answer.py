@@ -94,7 +94,7 @@ def _speed(cohort: Cohort, judged: Sequence[Judged]) -> list[str]:
         return [
             "No statement is made on speed: that takes at least "
             f"{MIN_REPEATS_FOR_CLAIM} checked runs of serial and of a distributed strategy at a "
-            "world size above 1 that is not oversubscribed."
+            "world size above 1, steady, and on cores that nothing else was using."
         ]
     serial = cohort.point(Contestant("serial", "float32", 1))
     base = "" if serial is None else f" ({median_estimate(serial.throughput).text()} samples/s)"

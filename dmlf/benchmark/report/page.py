@@ -16,6 +16,8 @@ from typing import Any
 from dmlf.benchmark.report import drawing
 from dmlf.errors import DependencyMissing, MetricsError
 
+_MAX_PANELS = 16
+"""As many as page.css can show one by one; a drawing with more is shown whole."""
 _FOLD = re.compile(r"<details>\n<summary>([^<>]*)</summary>\n?|</details>\n?")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _UNNAMED = re.compile(r"[^\w\- ]+")
@@ -110,7 +112,7 @@ def _image(renderer: Any, tokens: Sequence[Any], index: int, options: Any, env: 
     except MetricsError as error:
         return f'<span class="missing" role="note">{escape(str(error))}</span>'
     panels = drawing.frames(root)
-    if panels:
+    if 0 < len(panels) <= _MAX_PANELS:
         return _stepper(panels, prefix, alternative)
     drawn = drawing.inline(root, prefix, alternative)
     label = escape(f"Figure: {alternative}")

@@ -14,8 +14,9 @@ _NAME = re.compile(rf"{PREFIX}([a-z0-9_]+-[a-z0-9_]+)\.svg")
 _CAPTION = (
     "A lane per process, time to the right, a colour per stage; arrows go from the sender to the "
     "receiver, from the begin of sending to the end of waiting. Thick is work (computing, adding, "
-    "writing a message), thin is waiting, and what lies ahead is pale. Long waits are drawn "
-    "shorter than they were: the axis has the true times, and the last panel is to scale."
+    "writing a message), with the wait for a core in it where there are more ranks than cores; "
+    "thin is waiting for a message, and what lies ahead is pale. Long times are drawn shorter than "
+    "they were: the axis has the true ones, and the last panel is to scale."
 )
 
 
