@@ -45,6 +45,13 @@ collective:
   rounds: 1
   round_s: 0.001
   seed: 0
+projection:
+  parameters: 1000
+  compute_s: 0.1
+  samples_per_rank: 4
+  link: ethernet-10g
+  num_servers: [1]
+  world_sizes: [2]
 run:
   warmup_steps: 1
   threads_per_rank: 1

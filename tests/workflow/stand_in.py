@@ -31,6 +31,12 @@ def main() -> int:
             output.with_name("findings.json").write_text("{}")
         if "--timeline" in arguments and arguments[0] == "train":
             output.with_name("timeline.json").write_text("{}")
+        if arguments[0] == "project":
+            for name in ("projected_efficiency", "projected_sensitivity"):
+                figure = Path(arguments[arguments.index("--figures") + 1]) / f"{name}.svg"
+                figure.parent.mkdir(parents=True, exist_ok=True)
+                figure.write_text("svg")
+                figure.with_suffix(".png").write_text("png")
         if output.name == "runs.csv":
             output.with_name("epochs.csv").write_text("epochs")
     call = {"arguments": arguments, "began": began, "ended": time.monotonic()}

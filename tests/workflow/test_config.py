@@ -66,11 +66,13 @@ def refusal(config: dict[str, Any], *files: Path) -> str:
         (["collective", "sizes"], [1022], ["collective.sizes.0", "1022", "multiple of 4"]),
         (["collective", "peers"], ["nccl"], ["collective.peers.0", "nccl", "gloo or openmpi"]),
         (["collective", "round_s"], 0, ["collective.round_s", "0", "from 0.0001 to 60"]),
+        (["projection", "compute_s"], 0, ["projection.compute_s", "0", "above 0"]),
+        (["projection", "world_sizes"], [0], ["projection.world_sizes.0", "0", "from 1 to 100000"]),
         (["order_seed"], -1, ["order_seed", "-1", "at least 0"]),
         (
             ["colour"],
             "red",
-            ["colour", "unknown key", "collective, matrix, order_seed, run, tasks"],
+            ["colour", "unknown key", "collective, matrix, order_seed, projection, run, tasks"],
         ),
     ],
 )

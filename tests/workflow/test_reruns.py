@@ -108,14 +108,15 @@ def test_an_edit_reruns_what_it_decides(
     jobs = done.plan()
     assert training(jobs) == (EVERY_RUN if trains else {})
     assert ("collective" in jobs, "gather" in jobs) == (collects, gathers)
-    assert ("plot" in jobs, "plot_collective" in jobs, "report" in jobs) == (plots, plots, True)
+    assert ("plot" in jobs, "plot_record" in jobs, "report" in jobs) == (plots, plots, True)
 
 
 def test_a_setting_of_the_collectives_measures_them_again(done: Checkout) -> None:
     done.edit("config.yaml", "rounds: 1", "rounds: 2")
     jobs = done.plan()
     assert training(jobs) == {}
-    assert (jobs["collective"], jobs["plot_collective"], jobs["report"]) == (1, 1, 1)
+    assert (jobs["collective"], jobs["plot_record"], jobs["report"]) == (1, 2, 1)
+    assert jobs["projection"] == 1  # it is calibrated by them
     assert "plot" not in jobs
 
 
@@ -123,7 +124,10 @@ def test_an_edit_of_the_simulator_reruns_nothing_measured(done: Checkout) -> Non
     file = next((done.path / "dmlf" / "simulation").glob("*.py"))
     with file.open("a") as source:
         source.write("\n# edited\n")
-    assert done.plan() == {}
+    jobs = done.plan()
+    assert training(jobs) == {}
+    assert "collective" not in jobs
+    assert jobs["projection"] == 1  # which it drives
 
 
 def test_a_new_source_file_retrains(done: Checkout) -> None:

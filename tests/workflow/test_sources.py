@@ -55,7 +55,9 @@ def imported(file: str) -> Iterator[str]:
                     yield path
 
 
-@pytest.mark.parametrize("part", ["training", "collective", "gathering", "plotting", "reporting"])
+@pytest.mark.parametrize(
+    "part", ["training", "collective", "gathering", "plotting", "projecting", "reporting"]
+)
 def test_no_source_of_a_part_imports_what_is_left_out(part: str) -> None:
     sources = kept(part)
     assert "config.py" in sources

@@ -68,6 +68,7 @@ def test_named_targets(checkout: Checkout) -> None:
     assert training(everything) == runs
     assert everything["replay"] == 2
     assert everything["gather"] == everything["report"] == everything["collective"] == 1
+    assert (everything["plot_record"], everything["projection"]) == (2, 1)
     assert everything["timeline"] == everything["plot_step"] == 2
     assert checkout.plan("train") == {"sources": 1, "data": 2, **runs, "train": 1}
     plots = checkout.plan("plots")
@@ -75,7 +76,7 @@ def test_named_targets(checkout: Checkout) -> None:
     partial = checkout.plan("partial_report")
     assert training(partial) == {}
     assert partial["plot_partial"] == figures
-    assert partial["plot_collective_partial"] == 1
+    assert partial["plot_record_partial"] == 2
     assert "collective" not in partial
     assert checkout.plan("results/collective.json") == {"sources": 1, "collective": 1}
     assert checkout.plan("verify") == {"verify": 1}

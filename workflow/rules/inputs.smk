@@ -24,13 +24,17 @@ OTHER_VERBS = [
     for name in ("evidence", "projection", "protocol_check", "protocols", "run_flags", "training")
 ]
 COLLECTIVES_ONLY = ["benchmark/collective/*", "cli/collective.py"]
-PROJECTING = ["benchmark/cost_model/*", "benchmark/plots/projected*", "benchmark/projection/*"]
+PROJECTING = [
+    "benchmark/cost_model/*",
+    "benchmark/plots/projected*",
+    "benchmark/projection/*",
+    "simulation/*",
+]
 APART = [
     "benchmark/compare/*",
     "benchmark/diff.py",
     "benchmark/verify.py",
     "cli/compare.py",
-    "simulation/*",
     *OTHER_VERBS,
 ]
 SOURCES_LEFT_OUT = {
@@ -38,7 +42,7 @@ SOURCES_LEFT_OUT = {
     "collective": AFTER_COLLECTIVES,
     "gathering": [*COLLECTIVES_ONLY, *SUMMING_UP, *DRAWING, *TELLING, *PROJECTING, *APART],
     "plotting": [*TELLING, *APART],
-    "projecting": TELLING,
+    "projecting": [*TELLING, "benchmark/compare/*", "cli/compare.py"],
     "reporting": APART,
 }
 
