@@ -7,6 +7,7 @@ duplicate keys, numbers too large for a float, and documents too deep or too lar
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -28,7 +29,8 @@ _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', 
 def write_text(path: str | Path, text: str) -> None:
     """Replace the file at `path` by `text` (UTF-8) in one step; its folder is made if absent.
 
-    On any error the file is as it was and no temporary file is left. Raises OSError.
+    On any error the file is as it was and no temporary file is left. Raises OSError, also where
+    something other than a file stands there: renaming would replace a device such as /dev/null.
     """
     write_bytes(path, text.encode("utf-8"))
 
@@ -36,6 +38,8 @@ def write_text(path: str | Path, text: str) -> None:
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Replace the file at `path` by `content` in one step, as `write_text` does."""
     target = Path(path)
+    if target.exists() and not target.is_file():
+        raise FileExistsError(errno.EEXIST, "is not a regular file; name another", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
     try:

@@ -144,3 +144,14 @@ def test_what_is_not_a_small_regular_file_of_text_is_refused(
         read_json(binary)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "absent.json")
+
+
+def test_nothing_but_a_file_is_replaced(tmp_path: Path) -> None:
+    """Not a device either: a FIFO stands for one."""
+    special = tmp_path / "special"
+    os.mkfifo(special)
+    with pytest.raises(FileExistsError) as refused:
+        write_text(special, "a")
+    assert refused.value.filename == str(special)
+    assert special.is_fifo()
+    assert list(tmp_path.iterdir()) == [special]
