@@ -15,6 +15,7 @@ from dmlf.benchmark import timeline_file, transcript_file
 from dmlf.benchmark.files import write_json
 from dmlf.benchmark.metrics import SCHEMA_VERSION, build_metrics, provenance
 from dmlf.benchmark.transcript_file import write_transcript
+from dmlf.cli.checkpoint_flags import add_checkpoint_flags, checkpoint_plan
 from dmlf.cli.hosts import add_rendezvous_flags, rendezvous
 from dmlf.cli.run_flags import add_run_flags, run_config
 from dmlf.config import RunConfig
@@ -61,6 +62,7 @@ def add_verbs(verbs: Any) -> None:
         help=f"record when every rank did what in the first STEPS steps (100), in "
         f"{timeline_file.NAME} beside the output: a Chrome trace, for https://ui.perfetto.dev",
     )
+    add_checkpoint_flags(parser)
     add_rendezvous_flags(parser)
     parser.add_argument(
         "--end-with-parent",
@@ -118,8 +120,14 @@ def check_writable(output: Path | None) -> None:
 
 def _train(parsed: argparse.Namespace) -> int:
     config = run_config(parsed)
+    plan = checkpoint_plan(parsed)
     if not speaks_for_the_run(config.transport):
-        train(config, transcript=parsed.transcript, timeline_steps=parsed.timeline)
+        train(
+            config,
+            transcript=parsed.transcript,
+            timeline_steps=parsed.timeline,
+            checkpoint=plan,
+        )
         return 0
     check_writable(parsed.output)
     place = rendezvous(parsed)
@@ -136,6 +144,7 @@ def _train(parsed: argparse.Namespace) -> int:
             transcript=parsed.transcript,
             timeline_steps=parsed.timeline,
             rendezvous=place,
+            checkpoint=plan,
         )
         metrics = build_metrics(result, sys.argv, constraints_path())
     except DmlfError as error:
@@ -152,11 +161,11 @@ def _train(parsed: argparse.Namespace) -> int:
             timeline_file.write_timeline(parsed.output.with_name(timeline_file.NAME), result)
         write_json(parsed.output, metrics)
         parsed.output.with_name(FAILURE).unlink(missing_ok=True)
-    accuracy = metrics["test_accuracy"]
+    accuracy, speed = metrics["test_accuracy"], metrics["throughput_samples_per_s"]
     reached = "" if accuracy is None else f"test accuracy {accuracy:.2%}, "
     print(
         f"{config.task} {config.strategy} {config.reduction} world_size={config.world_size}: "
-        f"{reached}{metrics['throughput_samples_per_s']:.0f} samples/s, "
+        f"{reached}{'no step measured' if speed is None else f'{speed:.0f} samples/s'}, "
         f"final state {metrics['final_state_sha256'][:16]}"
     )
     return 0

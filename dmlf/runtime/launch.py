@@ -5,16 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import FrameType
 from typing import Any, Protocol
 
 from dmlf.errors import PeerLost
 from dmlf.runtime.child import run_child
 from dmlf.runtime.outcomes import collect
+from dmlf.runtime.stop import StopSignal
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -66,17 +69,19 @@ def run_ranks(
     arguments: Sequence[Any],
     first_rank: int = 0,
     watch: Watch | None = None,
+    stop: StopSignal | None = None,
 ) -> list[Any]:
     """Run `program(rank, argument)` in one process per argument; return the results by rank.
 
-    program: `package.module:function`. first_rank: the rank of the first argument.
+    program: `package.module:function`. first_rank: the rank of the first argument. stop: what the
+    first SIGTERM or SIGINT is handed to, for ranks that heed it; any other ends all ranks.
     The first failure ends all ranks and is raised: dmlf's own errors as they are, any other as a
     RemoteError with the rank's traceback, a death without a word as PeerLost. When this returns
     or raises, every process has ended.
     """
     processes: list[ForkServerProcess] = []
     pipes: list[Connection] = []
-    with _terminate_as_interrupt():
+    with _signals(stop):
         try:
             for rank, argument in enumerate(arguments, first_rank):
                 receiver, sender = context.Pipe(duplex=False)
@@ -135,18 +140,27 @@ def _death(exitcode: int | None) -> str:
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that the ranks are ended before this process is."""
+def _signals(stop: StopSignal | None) -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that the ranks are ended before this process is.
 
-    def interrupt(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
+    With `stop`, the first signal, SIGINT too, only asks the ranks to stop.
+    """
 
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: its owner decides about signals
-        yield
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if stop is not None and not stop.number:
+            stop.request(number)
+        elif number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        else:
+            raise SystemExit(128 + number)
+
+    numbers = [signal.SIGTERM] if stop is None else [signal.SIGTERM, signal.SIGINT]
+    if threading.current_thread() is not threading.main_thread():
+        yield  # its owner decides about signals
         return
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dmlf.config import RunConfig
 from dmlf.errors import SchemaMismatch
@@ -19,6 +21,8 @@ from dmlf.training.numpy_backend import NumpyBackend
 from dmlf.training.sampler import SampleIds, ShardSampler
 from dmlf.training.state import RankState, entries_of, entries_sha256
 from dmlf.transport import allocate_plain
+
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def make_backend(config: RunConfig) -> Backend:
@@ -35,6 +39,16 @@ def compute_seed(seed: int, step: int, shard: int) -> int:
     """The seed for what a model draws at random in one shard of one step."""
     words = np.random.SeedSequence([seed, step, shard]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
+
+
+def of_parameters(optimizer: Arrays, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+    """The optimizer's state of some parameters, with what it keeps for all of them together."""
+    chosen = frozenset(names)
+    return {
+        key: value
+        for key, value in optimizer.items()
+        if "." not in key or key.rpartition(".")[0] in chosen
+    }
 
 
 class Replica:
@@ -71,16 +85,25 @@ class Replica:
         if rank >= config.world_size:
             server = rank - config.world_size
             self._held = range(server, server + 1)
-            backend.keep(self._names_of(server))
+            backend.keep(self.names_of(server))
+        self._rank = rank
+        self.allocate(allocate)
+
+    def allocate(self, allocate: Allocate) -> None:
+        """Make the vectors that are sent, in the memory of a new transport."""
         held = [
             bucket
             for bucket in self.buckets
-            if owner(bucket.index, config.num_servers) in self._held
+            if owner(bucket.index, self.config.num_servers) in self._held
         ]
         self.store = GradientStore(
-            rank, held, config.reduction, len(shards), config.num_shards, allocate
+            self._rank,
+            held,
+            self.config.reduction,
+            len(self.shards),
+            self.config.num_shards,
+            allocate,
         )
-        self._rank = rank
         self._allocate = allocate
         self._outgoing: dict[int, Float32] = {}
 
@@ -171,6 +194,35 @@ class Replica:
         optimizer = entries_of(self.backend.optimizer_state()) if applies else None
         return RankState(entries_of(self.backend.parameters()), optimizer)
 
+    def part(self, index: int) -> tuple[Arrays, Arrays]:
+        """Parameters and optimizer state of the buckets that one server owns, not copied.
+
+        All of both where there is no server and `index` is 0. What a backend keeps for all
+        parameters together (a step count) belongs to every part.
+        """
+        names = self.names_of(index)
+        held = self.backend.parameters()
+        optimizer = of_parameters(self.backend.optimizer_state(), names)
+        return {name: held[name] for name in names}, optimizer
+
+    def load_state(self, parameters: Arrays, optimizer: Arrays | None) -> None:
+        """Replace what is held here by the state of another replica of the same run.
+
+        parameters, optimizer: at least what this rank keeps; optimizer None: it never steps here.
+        Raises SchemaMismatch, before anything is changed, when they do not fit.
+        """
+        kept = self.backend.parameters()
+        expected = {name: (value.dtype.str, value.shape) for name, value in kept.items()}
+        given = {
+            name: (value.dtype.str, value.shape)
+            for name, value in parameters.items()
+            if name in expected
+        }
+        if given != expected:
+            raise SchemaMismatch(self._rank, expected, given, "parameters of a restored state")
+        mine = None if optimizer is None else of_parameters(optimizer, expected)
+        self.backend.load_state(parameters, mine)
+
     def parameter_digests(self) -> list[bytes | None]:
         """SHA-256 of the parameters of each server's buckets, None where they are not here.
 
@@ -178,13 +230,13 @@ class Replica:
         """
         entries = entries_of(self.backend.parameters())
         return [
-            bytes.fromhex(entries_sha256(entries, self._names_of(server)))
+            bytes.fromhex(entries_sha256(entries, self.names_of(server)))
             if server in self._held
             else None
             for server in range(self.config.num_servers)
         ]
 
-    def _names_of(self, server: int) -> list[str]:
+    def names_of(self, server: int) -> list[str]:
         """The parameters in the buckets that a server owns."""
         owned = owned_buckets(server, len(self.buckets), self.config.num_servers)
         return [name for index in owned for name in self.buckets[index].names]

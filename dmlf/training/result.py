@@ -15,8 +15,10 @@ from dmlf.training.timeline import Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankReport:
-    """What one rank measured and where it ended; every list has one entry per step.
+    """What one rank measured and where it ended; every list has one entry per step it did.
 
+    `first_step` is the first of these: not 0 in a run that went on from a checkpoint. `completed`
+    says whether the run's last step was reached, and not stopped before by a signal.
     `role` is `worker` or `server`. Times are seconds on CLOCK_MONOTONIC; `wait_s` is the part of
     `communication_s` spent blocked in a receive, `hidden_s` the part during which this rank still
     computed. `loss_sum` is summed over the rank's samples.
@@ -29,6 +31,8 @@ class RankReport:
 
     rank: int
     role: str
+    first_step: int = 0
+    completed: bool = True
     initial_state_sha256: str
     state: RankState
     start_s: Sequence[float]

@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dmlf.config import RunConfig
-from dmlf.errors import ConfigError
+from dmlf.errors import ConfigError, RunInterrupted
 from dmlf.protocol import registry
 from dmlf.runtime import process_context, run_ranks
 from dmlf.runtime.measuring_lock import measuring_lock
+from dmlf.runtime.stop import StopSignal
+from dmlf.training.checkpoints import CheckpointPlan
 from dmlf.training.ddp_job import DdpJob
 from dmlf.training.hosts import Rendezvous, coordinate
 from dmlf.training.preflight import preflight
@@ -36,6 +38,7 @@ def train(
     transcript: bool = False,
     timeline_steps: int = 0,
     rendezvous: Rendezvous | None = None,
+    checkpoint: CheckpointPlan | None = None,
 ) -> RunResult:
     """Run `config` to its end in processes of its own and return what was measured.
 
@@ -46,26 +49,33 @@ def train(
     transcript: let every rank record the hashes of what it does; it costs time in every step, and
     nothing overlaps. timeline_steps: let every rank record when it did what, for the first steps.
     rendezvous: do not start ranks here, but have workers on any hosts run them (`dmlf worker`).
+    checkpoint: save the state as the run goes on, or go on from there; SIGTERM and SIGINT then
+    end the run between two steps, with a checkpoint, as RunInterrupted (of ranks of this host).
     Raises ConfigError before any process starts, and what ended the run otherwise.
     """
     preload = preflight(config)
-    for key, value in (("transcript", transcript), ("timeline", timeline_steps)):
-        if value and config.algorithm == "ddp":
-            raise ConfigError(key, value, "a dmlf algorithm: stock DDP records nothing")
     if isinstance(timeline_steps, bool) or timeline_steps < 0:
         raise ConfigError("timeline", timeline_steps, "a number of steps, at least 0")
+    here = rendezvous is None and not started_by_torchrun(config.transport)
+    stop = StopSignal() if checkpoint is not None and here else None
+    job = RankJob(config, None, transcript, timeline_steps, checkpoint, stop)
+    _check_recording(job)
+    if checkpoint is not None and here:
+        checkpoint.check_folder()
     started_at, start = datetime.now(UTC), time.monotonic()
     locks = exclusive and speaks_for_the_run(config.transport)
     with measuring_lock() if locks else nullcontext(0.0) as lock_wait_s:
         load_before = os.getloadavg()
-        job = RankJob(config, None, transcript, timeline_steps)
         locked = time.monotonic()
         if rendezvous is not None:
             ranks, launch_s = coordinate(config, job, rendezvous)
         else:
             ranks = _run(config, preload, job)
-            launch_s = _first_step(ranks, own_rank(config.transport)) - locked
+            launch_s = _first_step(ranks, own_rank(config.transport), locked) - locked
         load_after = os.getloadavg()
+    if checkpoint is not None and stop is not None and not all(rank.completed for rank in ranks):
+        done = ranks[0].first_step + len(ranks[0].step_s)
+        raise RunInterrupted(stop.number, done, checkpoint.folder)
     return RunResult(
         config=config,
         ranks=ranks,
@@ -79,11 +89,27 @@ def train(
     )
 
 
-def _first_step(ranks: list[RankReport], own_rank: int | None) -> float:
-    """When the first step began, on this host's clock: under torchrun only the own rank's is."""
-    if own_rank is not None:
-        return ranks[own_rank].start_s[0]
-    return min(report.start_s[0] for report in ranks)
+def _check_recording(job: RankJob) -> None:
+    """Refuse to record or to save what is not there. Raises ConfigError."""
+    saves = None if job.checkpoint is None else job.checkpoint.folder
+    for key, value in (
+        ("transcript", job.transcript),
+        ("timeline", job.timeline_steps),
+        ("checkpoint_dir", saves),
+    ):
+        if value and job.config.algorithm == "ddp":
+            raise ConfigError(key, value, "a dmlf algorithm: stock DDP records nothing")
+    if job.transcript and job.checkpoint is not None and job.checkpoint.resume:
+        raise ConfigError("transcript", True, "a run from its first step, without --resume")
+
+
+def _first_step(ranks: list[RankReport], own_rank: int | None, otherwise: float) -> float:
+    """When the first step began, on this host's clock: under torchrun only the own rank's is.
+
+    otherwise: the answer where no step was left to do.
+    """
+    on_this_clock = ranks if own_rank is None else [ranks[own_rank]]
+    return min((rank.start_s[0] for rank in on_this_clock if rank.start_s), default=otherwise)
 
 
 def replay_hash(config: RunConfig) -> str:
@@ -98,7 +124,7 @@ def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport
         return run_as_member(config, job)
     context = process_context(preload, config.threads_per_rank)
     if config.algorithm == "serial":
-        return run_ranks(context, "dmlf.training.worker:run_rank", [job])
+        return run_ranks(context, "dmlf.training.worker:run_rank", [job], stop=job.stop)
     if config.algorithm == "ddp":
         # Gloo would listen on the address of the host's name; keep it on loopback.
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -112,4 +138,4 @@ def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport
     group_size = config.world_size + num_servers
     endpoints = TRANSPORTS[config.transport](context, group_size)
     jobs = [replace(job, endpoint=endpoint) for endpoint in endpoints]
-    return run_ranks(context, "dmlf.training.worker:run_rank", jobs)
+    return run_ranks(context, "dmlf.training.worker:run_rank", jobs, stop=job.stop)

@@ -12,6 +12,8 @@ from dmlf.errors import ReplicaDivergence, SchemaMismatch
 from dmlf.protocol import Algorithm, Member, Phase, confirm_equal, local_step, registry
 from dmlf.runtime import Driver, Local, NoTransport
 from dmlf.runtime.clock import seconds_behind_rank_0
+from dmlf.runtime.stop import StopSignal
+from dmlf.training.checkpoints import Checkpointer, CheckpointPlan
 from dmlf.training.native import native_step
 from dmlf.training.progress import progress
 from dmlf.training.recorder import StepRecorder
@@ -29,13 +31,16 @@ from dmlf.transport.process_group import GroupTransport
 class RankJob:
     """What a rank's process is told: the run, its links (None: it trains alone), what to record.
 
-    timeline_steps: steps to record in `RankReport.timeline`.
+    timeline_steps: steps to record in `RankReport.timeline`. checkpoint: None saves nothing.
+    stop: asks to end the run between two steps.
     """
 
     config: RunConfig
     endpoint: Endpoint | None
     transcript: bool = False
     timeline_steps: int = 0
+    checkpoint: CheckpointPlan | None = None
+    stop: StopSignal | None = None
 
 
 def run_rank(rank: int, job: RankJob) -> RankReport:
@@ -82,6 +87,12 @@ class Trainer:
         self._applies = not (self._is_worker and member.num_servers)
         self._recorder = StepRecorder()
         self._transcript = TranscriptRecorder(replica, self._applies) if job.transcript else None
+        self._checkpointer: Checkpointer | None = None
+        if job.checkpoint is not None:
+            self._checkpointer = Checkpointer(
+                job.checkpoint, replica, member, self._recorder, self._synchronizer.run
+            )
+        self._stop = job.stop
         self._traffic = (0, 0)
 
     def _make_synchronizer(self, transport: Transport, job: RankJob) -> Synchronizer:
@@ -122,18 +133,36 @@ class Trainer:
     def _train(self) -> RankReport:
         replica, sampler = self._replica, self._replica.sampler
         self._handshake(replica.initial_state_sha256)
-        self._end_epoch(0, 0, 0, 0)
-        first, seen = 0, 0
-        for step in progress(range(replica.num_steps), self._member.rank):
-            seen += self._step(step)
-            if (step + 1) % sampler.steps_per_epoch == 0 or step + 1 == replica.num_steps:
-                epoch = step // sampler.steps_per_epoch + 1
-                self._end_epoch(epoch, step + 1, step + 1 - first, seen)
-                first, seen = step + 1, 0
-        return self._report()
+        done = self._begin()
+        for step in progress(range(done, replica.num_steps), self._member.rank):
+            if self._stop is not None and self._member.rank == 0:
+                self._stop.begin(step)
+            self._step(step)
+            done = step + 1
+            whole = done % sampler.steps_per_epoch == 0
+            if whole or done == replica.num_steps:
+                self._end_epoch(step // sampler.steps_per_epoch + 1, done, whole)
+            if self._checkpointer is not None:
+                self._checkpointer.after(done)
+            if self._stop is not None and self._stop.follows(step):
+                break
+        if self._checkpointer is not None:
+            self._checkpointer.finish(done)
+        return self._report(completed=done == replica.num_steps)
 
-    def _step(self, step: int) -> int:
-        """One step; return the samples of the global batch."""
+    def _begin(self) -> int:
+        """Return the first step to do: 0, or the one that follows a checkpoint."""
+        done = 0 if self._checkpointer is None else self._checkpointer.begin()
+        epoch, into_epoch = divmod(done, self._replica.sampler.steps_per_epoch)
+        if done == 0:
+            self._end_epoch(0, 0, whole=True)
+        elif done == self._replica.num_steps and into_epoch:
+            self._end_epoch(epoch + 1, done, whole=False)
+        else:
+            self._confirm_replicas(done)
+        return done
+
+    def _step(self, step: int) -> None:
         replica, driver = self._replica, self._driver
         messages, payload_bytes = driver.messages_sent, driver.payload_bytes_sent
         self._timeline.begin_step(step)
@@ -164,7 +193,6 @@ class Trainer:
             self._traffic[0] + driver.messages_sent - messages,
             self._traffic[1] + driver.payload_bytes_sent - payload_bytes,
         )
-        return sum(len(shard) for shard in shards)
 
     def _handshake(self, initial_state: str) -> None:
         """Refuse to start unless configuration, code and initial state are the same everywhere."""
@@ -173,13 +201,16 @@ class Trainer:
         subject = "configuration, source code or initial state"
         self._synchronizer.run(confirm_equal(self._member, 0, [digest], subject, SchemaMismatch))
 
-    def _end_epoch(self, epoch: int, step: int, steps: int, num_samples: int) -> None:
+    def _end_epoch(self, epoch: int, step: int, whole: bool) -> None:
         """Evaluate on rank 0; then go on together, having checked that replicas are equal."""
         if self._member.rank == 0:
             start = time.monotonic()
             test_loss, accuracy = self._replica.backend.evaluate()
             self._timeline.computed("evaluate", start, time.monotonic())
-            self._recorder.end_epoch(epoch, steps, num_samples, test_loss, accuracy)
+            self._recorder.end_epoch(epoch, test_loss, accuracy, whole=whole)
+        self._confirm_replicas(step)
+
+    def _confirm_replicas(self, step: int) -> None:
         digests = self._replica.parameter_digests()
         subject = f"parameters after step {step}"
         self._synchronizer.run(
@@ -188,7 +219,7 @@ class Trainer:
             )
         )
 
-    def _report(self) -> RankReport:
+    def _report(self, completed: bool) -> RankReport:
         replica, member = self._replica, self._member
         messages: int | None = 0
         payload_bytes: int | None = 0
@@ -199,11 +230,12 @@ class Trainer:
             exact = replica.config.reduction == "exact"
             shapes = [bucket.shape(exact) for bucket in replica.buckets]
             traffic = self._algorithm.traffic(shapes, member.world_size, member.num_servers)
-            messages = traffic.messages * replica.num_steps
-            payload_bytes = traffic.payload_bytes * replica.num_steps
+            messages = traffic.messages * len(self._recorder.step_s)
+            payload_bytes = traffic.payload_bytes * len(self._recorder.step_s)
         return self._recorder.report(
             rank=member.rank,
             role="worker" if self._is_worker else "server",
+            completed=completed,
             initial_state_sha256=replica.initial_state_sha256,
             state=replica.state(applies=self._applies),
             messages_sent=None if native else self._traffic[0],
