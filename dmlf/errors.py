@@ -14,6 +14,8 @@ DmlfError
 |   |-- SchemaMismatch       shape, dtype, configuration or initial state differ between ranks
 |   `-- ReplicaDivergence    replicas that must hold equal bits do not
 |-- NonFiniteGradient        NaN or infinity in a step's gradient; the step was not applied (step)
+|-- CollectiveAborted        this rank was told to stop its generation (generation)
+|-- RestartBudgetExceeded    the run was restarted as often as allowed (max_restarts, cause)
 |-- TransportError
 |   |-- PeerLost             a peer's process is gone (peer)
 |   |-- DeadlineExceeded     nothing came within the timeout (peer, timeout_s)
@@ -140,6 +142,26 @@ class NonFiniteGradient(DmlfError):
 
 class ReplicaDivergence(ProtocolError):
     """Replicas that must hold equal bits do not."""
+
+
+class CollectiveAborted(DmlfError):
+    """This rank was told to stop: its generation has lost a rank, or one has failed."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        super().__init__(f"generation {generation} was stopped")
+
+
+class RestartBudgetExceeded(DmlfError):
+    """The run was restarted as often as it may be; `cause` is what ended it the first time."""
+
+    def __init__(self, max_restarts: int, cause: DmlfError) -> None:
+        self.max_restarts = max_restarts
+        self.cause = cause
+        super().__init__(
+            f"{cause}; that was first, and the run was restarted {max_restarts} times since, "
+            "as often as --max-restarts allows"
+        )
 
 
 class TransportError(DmlfError):

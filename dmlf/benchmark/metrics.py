@@ -47,7 +47,7 @@ def build_metrics(
     _check_reports(result, workers)
     per_rank = [_rank_entry(report) for report in result.ranks]
     summary = summarise_steps(per_rank, config.warmup_steps, config.global_batch_size)
-    went_on = workers[0].first_step > 0
+    went_on = workers[0].first_step > 0 or bool(result.recoveries)
     if summary is None and not went_on:
         steps = len(workers[0].step_s)
         raise ConfigError(
@@ -72,6 +72,7 @@ def build_metrics(
         "timing": _timing(result, per_rank, summary, environment),
         "communication": communication,
         "convergence": {"step_loss": _step_loss(workers), "epochs": epochs},
+        "recovery": {"restarts": len(result.recoveries), "events": list(result.recoveries)},
         "correctness": _correctness(result.ranks, final, communication),
         "final_state_sha256": final.sha256(),
         "test_accuracy": epochs[-1]["test_accuracy"] if epochs else None,

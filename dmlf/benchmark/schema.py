@@ -133,7 +133,8 @@ def _summary_problems(metrics: Mapping[str, Any], config: RunConfig) -> Iterator
     summary = summarise_steps(timing["per_rank"], config.warmup_steps, config.global_batch_size)
     if summary is None:
         speeds = (metrics["throughput_samples_per_s"], metrics["step_time_s"])
-        if timing["first_step"] == 0:
+        recovered = metrics.get("recovery", {}).get("restarts", 0)
+        if timing["first_step"] == 0 and not recovered:
             yield "timing.per_rank", "has no full-size step after warm-up, so nothing was measured"
         elif timing["measured_steps"] or timing["step_time_s"] or any(speeds):
             yield "timing.measured_steps", "a speed is stated, but the samples have no such step"

@@ -81,7 +81,7 @@ def run_ranks(
     """
     processes: list[ForkServerProcess] = []
     pipes: list[Connection] = []
-    with _signals(stop):
+    with signals(stop):
         try:
             for rank, argument in enumerate(arguments, first_rank):
                 receiver, sender = context.Pipe(duplex=False)
@@ -130,17 +130,18 @@ def _next_outcomes(
             yield rank, ready.recv()
         except EOFError:
             process.join()
-            yield rank, PeerLost(f"rank {rank}", _death(process.exitcode))
+            yield rank, PeerLost(f"rank {rank}", death(process.exitcode))
 
 
-def _death(exitcode: int | None) -> str:
+def death(exitcode: int | None) -> str:
+    """How a process ended that said nothing."""
     if exitcode is not None and exitcode < 0:
         return f"killed by {signal.Signals(-exitcode).name}"
     return f"its process ended with exit code {exitcode} before it had a result"
 
 
 @contextmanager
-def _signals(stop: StopSignal | None) -> Iterator[None]:
+def signals(stop: StopSignal | None) -> Iterator[None]:
     """Turn SIGTERM into an exception, so that the ranks are ended before this process is.
 
     With `stop`, the first signal, SIGINT too, only asks the ranks to stop.

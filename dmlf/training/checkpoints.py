@@ -1,35 +1,30 @@
-"""Checkpoints in the step loop: when they are taken, who writes them, and how a run goes on.
+"""Checkpoints in the step loop: when they are taken, and who writes them.
 
 One rank writes: the first server where there are servers, else rank 0. The other servers send it
 their parts; nobody else waits for anything but that. It copies its arrays, which is what the step
 loop waits for, and a thread writes the copies while training goes on.
-
-Going on is exact. A checkpoint holds parameters and optimizer after its step to the bit, and all
-else (which samples, what a model draws at random) is a function of seed and step; so the steps
-after it are those that a run without interruption would have done.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from dmlf.checkpoint import CheckpointStore, RunState, SamplerPosition, Snapshot, load_newest
+from dmlf.checkpoint import CheckpointStore, RunState, SamplerPosition, Snapshot
 from dmlf.checkpoint.load import candidates
-from dmlf.errors import ConfigError, NoValidCheckpoint
-from dmlf.protocol import Kind, Member, Move, Steps, moves_to_all, transfer
+from dmlf.errors import CheckpointError, ConfigError, NoValidCheckpoint
+from dmlf.protocol import Kind, Member, Move, Steps, transfer
+from dmlf.runtime.faults import Injector
+from dmlf.training.faulty_disk import FaultyDisk
+from dmlf.training.packing import Gathered, copied, packed
 from dmlf.training.recorder import StepRecorder
-from dmlf.training.replica import Replica, of_parameters
+from dmlf.training.replica import Replica
 
-Arrays = dict[str, npt.NDArray[Any]]
 Run = Callable[[Steps[None]], None]
 
 
@@ -73,7 +68,8 @@ def writer_of(member: Member) -> int:
 class Checkpointer:
     """One rank's part in the checkpoints of a run.
 
-    run: drives a protocol between steps.
+    run: drives a protocol between steps. confirm: raises ReplicaDivergence, on all ranks, where
+    they do not hold the same state: what is saved was held by all.
     """
 
     def __init__(
@@ -83,32 +79,35 @@ class Checkpointer:
         member: Member,
         recorder: StepRecorder,
         run: Run,
+        confirm: Callable[[int], None],
+        injector: Injector | None = None,
     ) -> None:
         self._plan = plan
         self._replica = replica
         self._member = member
         self._recorder = recorder
         self._run = run
+        self._confirm = confirm
+        self._injector = injector
+        self._disk = FaultyDisk()
         self._writes = member.rank == writer_of(member)
         self._saver: BackgroundSaver | None = None
         self._last: int | None = None
 
-    def begin(self) -> int:
-        """Go on from the newest checkpoint if the plan says so; return the first step to do.
+    def begin(self, saved: int | None) -> None:
+        """Open the folder, on the rank that writes. Raises CheckpointError.
 
-        Raises ConfigError, CheckpointError.
+        saved: the step of the checkpoint that the run goes on from; it is not saved again.
         """
-        first_step = 0
-        if self._writes:
-            self._plan.check_folder()
-        if self._plan.resume:
-            first_step = self._last = self._restore()
+        self._last = saved
         if self._writes:
             store = CheckpointStore(
-                Path(self._plan.folder), self._replica.config, keep=self._plan.keep
+                Path(self._plan.folder),
+                self._replica.config,
+                keep=self._plan.keep,
+                files=self._disk,
             )
             self._saver = BackgroundSaver(store)
-        return first_step
 
     def after(self, step: int) -> None:
         """Save if the state after `step` steps is due; raise what went wrong with an earlier one.
@@ -119,6 +118,12 @@ class Checkpointer:
             self._save(step)
         elif self._saver is not None:
             self._saver.check()
+
+    def abandon(self) -> None:
+        """End what is being written, well or not, and let go of the folder."""
+        if self._saver is not None:
+            with suppress(CheckpointError):
+                self._saver.close()
 
     def finish(self, step: int) -> None:
         """Save the state that the run ends in, unless that is done, and wait until it is durable.
@@ -132,6 +137,7 @@ class Checkpointer:
 
     def _save(self, step: int) -> None:
         """Bring the state to the writer, and have it written."""
+        self._confirm(step)
         member, replica = self._member, self._replica
         history = self._recorder.history()
         parts = Gathered()
@@ -152,6 +158,9 @@ class Checkpointer:
         self._last = step
         if self._saver is None:
             return
+        if self._injector is not None and self._injector.disk_is_full(step):
+            self._saver.wait()  # it is this save that shall fail, and not the one before
+            self._disk.full = True
         parameters, optimizer = replica.part(0)
         state = RunState(
             step=step,
@@ -167,58 +176,6 @@ class Checkpointer:
                 {**parts.optimizer, **copied(optimizer)},
             )
         )
-
-    def _restore(self) -> int:
-        """Give every rank the newest checkpoint's state, which one rank loads."""
-        member, replica = self._member, self._replica
-        writer, parts = writer_of(member), Gathered()
-        snapshot: Snapshot | None = None
-        if self._writes:
-            snapshot = load(self._plan, replica)
-            parts.parameters.update(snapshot.parameters)
-            parts.optimizer.update(snapshot.optimizer)
-            parts.note = {"step": snapshot.state.step, "history": snapshot.state.user}
-        moves = [
-            Move(Kind.NOTE, 0, writer, rank) for rank in range(member.group_size) if rank != writer
-        ]
-        moves += moves_to_all(member, [writer] * max(1, member.num_servers))
-
-        def read(move: Move) -> Sequence[Any]:
-            assert snapshot is not None
-            if move.kind is Kind.NOTE:
-                return [json.dumps(parts.note).encode()]
-            names = replica.names_of(move.part)
-            parameters = {name: snapshot.parameters[name] for name in names}
-            whole = move.kind is Kind.WHOLE
-            return packed(parameters, of_parameters(snapshot.optimizer, names) if whole else None)
-
-        self._run(transfer(member, 0, moves, read, parts.write))
-        note = parts.note
-        assert note is not None
-        applies = member.rank >= member.world_size or not member.num_servers
-        replica.load_state(parts.parameters, parts.optimizer if applies else None)
-        self._recorder.first_step = int(note["step"])
-        if member.rank == 0:
-            self._recorder.go_on(note["history"])
-        return int(note["step"])
-
-
-def load(plan: CheckpointPlan, replica: Replica) -> Snapshot:
-    """The newest valid checkpoint's content; says on standard error why newer ones were not taken.
-
-    Raises NoValidCheckpoint, CheckpointCorrupt, and ConfigError where it is beyond the run's end.
-    """
-    loaded = load_newest(Path(plan.folder), replica.config)
-    if loaded is None:
-        raise NoValidCheckpoint(plan.folder, [])
-    for error in loaded.rejected:
-        print(f"dmlf: checkpoint not used: {error}", file=sys.stderr, flush=True)
-    step = loaded.manifest.state.step
-    if step > replica.num_steps:
-        allowed = f"at least the {step} steps that {loaded.path} has done"
-        raise ConfigError("max_steps", replica.num_steps, allowed)
-    print(f"dmlf: going on after step {step}, from {loaded.path}", file=sys.stderr, flush=True)
-    return loaded.snapshot
 
 
 class BackgroundSaver:
@@ -264,43 +221,3 @@ class BackgroundSaver:
             self._store.save(snapshot)
         except BaseException as error:
             self._error = error
-
-
-class Gathered:
-    """What has come from other ranks."""
-
-    def __init__(self) -> None:
-        self.parameters: Arrays = {}
-        self.optimizer: Arrays = {}
-        self.note: Any = None
-        self._expected: list[tuple[Arrays, str, str, tuple[int, ...]]] = []
-
-    def write(self, move: Move, index: int, payload: Any) -> None:
-        """Keep a copy of a payload of `packed`, or a note."""
-        if move.kind is Kind.NOTE:
-            self.note = json.loads(payload)
-        elif index == 0:
-            into = {"parameters": self.parameters, "optimizer": self.optimizer}
-            self._expected = [
-                (into[group], name, dtype, tuple(shape))
-                for group, name, dtype, shape in json.loads(payload)
-            ]
-        else:
-            target, name, dtype, shape = self._expected[index - 1]
-            target[name] = np.array(payload).view(dtype).reshape(shape)
-
-
-def packed(
-    parameters: Mapping[str, npt.NDArray[Any]], optimizer: Mapping[str, npt.NDArray[Any]] | None
-) -> list[Any]:
-    """Payloads of named arrays: a table of groups, names, dtypes and shapes, then their bytes."""
-    named = [("parameters", *item) for item in parameters.items()]
-    named += [("optimizer", *item) for item in (optimizer or {}).items()]
-    table = [(group, name, array.dtype.str, array.shape) for group, name, array in named]
-    arrays = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for _, _, array in named]
-    return [json.dumps(table).encode(), *arrays]
-
-
-def copied(arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """Copies of all arrays."""
-    return {name: array.copy() for name, array in arrays.items()}

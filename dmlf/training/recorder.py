@@ -88,6 +88,20 @@ class StepRecorder:
             "elapsed_s": self._elapsed_s,
         }
 
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch that is whole and noted; -1: none, not even the state before training."""
+        return int(self.epochs[self._closed - 1]["epoch"]) if self._closed else -1
+
+    @property
+    def done(self) -> int:
+        """The steps of the run up to the last that was recorded here."""
+        return self.first_step + len(self.step_s)
+
+    def lose_losses(self) -> None:
+        """Some losses of the epoch in hand went down with another process."""
+        self._epoch_known = False
+
     def go_on(self, history: Mapping[str, Any]) -> None:
         """Take over the `history` of the steps before `first_step`."""
         self.epochs = [dict(entry) for entry in history["epochs"]]

@@ -59,6 +59,7 @@ class Replica:
     shards: the logical shards that this rank computes; a server has none.
     initial_state_sha256: of the whole model and optimizer, on every rank.
     allocate: makes the vectors that are sent; the transport's own spares it their copies.
+    done: the steps whose state is held here, to the bit; None where that is not known.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Replica:
             self._held = range(server, server + 1)
             backend.keep(self.names_of(server))
         self._rank = rank
+        self.done: int | None = 0
         self.allocate(allocate)
 
     def allocate(self, allocate: Allocate) -> None:
@@ -165,7 +167,9 @@ class Replica:
     def apply(self, step: int) -> None:
         """Scale the summed gradient to the mean over the global batch; let the optimizer step."""
         self.store.scale_to_mean(len(self.sampler.batch(step)))
+        self.done = None
         self.backend.step(self.store.reduced)
+        self.done = step + 1
 
     def read_parameters(self, bucket: int) -> Float32:
         """The parameters of a bucket, flattened: [bucket numel] float32.
@@ -205,9 +209,15 @@ class Replica:
         optimizer = of_parameters(self.backend.optimizer_state(), names)
         return {name: held[name] for name in names}, optimizer
 
-    def load_state(self, parameters: Arrays, optimizer: Arrays | None) -> None:
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The parts (see `part`) whose parameters are here."""
+        return tuple(self._held)
+
+    def load_state(self, parameters: Arrays, optimizer: Arrays | None, done: int) -> None:
         """Replace what is held here by the state of another replica of the same run.
 
+        done: after how many steps.
         parameters, optimizer: at least what this rank keeps; optimizer None: it never steps here.
         Raises SchemaMismatch, before anything is changed, when they do not fit.
         """
@@ -221,7 +231,9 @@ class Replica:
         if given != expected:
             raise SchemaMismatch(self._rank, expected, given, "parameters of a restored state")
         mine = None if optimizer is None else of_parameters(optimizer, expected)
+        self.done = None
         self.backend.load_state(parameters, mine)
+        self.done = done
 
     def parameter_digests(self) -> list[bytes | None]:
         """SHA-256 of the parameters of each server's buckets, None where they are not here.
@@ -235,6 +247,15 @@ class Replica:
             else None
             for server in range(self.config.num_servers)
         ]
+
+    def optimizer_digests(self, applies: bool) -> list[bytes | None]:
+        """SHA-256 of the optimizer's state of each server's buckets, None where it is not here."""
+        digests: list[bytes | None] = []
+        for server in range(self.config.num_servers):
+            here = applies and server in self._held
+            entries = entries_of(self.part(server)[1]) if here else {}
+            digests.append(bytes.fromhex(entries_sha256(entries)) if here else None)
+        return digests
 
     def names_of(self, server: int) -> list[str]:
         """The parameters in the buckets that a server owns."""

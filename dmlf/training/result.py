@@ -73,7 +73,8 @@ class RunResult:
     """A completed run: its configuration, every rank's report, and the launcher's times in s.
 
     `launch_s` is from the request to the first step, `lock_wait_s` the wait for the host-wide
-    measuring lock, `load_*` the load averages over 1, 5 and 15 minutes.
+    measuring lock, `load_*` the load averages over 1, 5 and 15 minutes. `recoveries`: see
+    `dmlf.training.recoveries`; after one, the reports are those of the last generation.
     """
 
     config: RunConfig
@@ -85,6 +86,7 @@ class RunResult:
     lock_wait_s: float
     load_before: Sequence[float]
     load_after: Sequence[float]
+    recoveries: Sequence[Mapping[str, Any]] = ()
 
     def final_state(self) -> RankState:
         """Parameters and optimizer of all ranks together; the run's one hash is its `sha256()`.

@@ -8,6 +8,8 @@ import threading
 from typing import Any
 
 from dmlf.errors import DeadlineExceeded, NonFiniteGradient, PeerLost
+from dmlf.protocol import Message
+from dmlf.runtime.parcel import receive_parcel
 from dmlf.transport import Endpoint
 
 
@@ -71,3 +73,12 @@ def deadline_on(rank: int, failing: int) -> None:
     if rank == failing:
         raise DeadlineExceeded(rank, 2, 0.5)
     threading.Event().wait()
+
+
+def echo_over_parcels(pipe: Any) -> None:
+    """Answer one message, doubled, over each endpoint that comes."""
+    while (endpoint := receive_parcel(pipe)) is not None:
+        link = endpoint.connect()
+        message = link.recv(0, 30.0)
+        link.send(0, Message(message.tag._replace(src=1), message.payload * 2))
+        link.close()

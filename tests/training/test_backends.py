@@ -208,5 +208,5 @@ def test_a_state_of_other_parameters_is_refused_before_anything_changes() -> Non
     weight = np.zeros(40, np.float32)
     for parameters in ({"weight": weight}, {"weight": weight[1:], "bias": weight[:1]}):
         with pytest.raises(SchemaMismatch, match="restored state"):
-            replica.load_state(parameters, None)
+            replica.load_state(parameters, None, 1)
     assert replica.state() == before
