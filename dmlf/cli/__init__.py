@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from dmlf.cli import benchmark, checkpoint, evidence, hosts, protocols, training
+from dmlf.cli import benchmark, checkpoint, evidence, faults, hosts, protocols, training
 from dmlf.errors import ConfigError, DmlfError, RemoteError, RunInterrupted
 
 
@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Run `dmlf VERB --help` for the options of one verb.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for family in (training, hosts, checkpoint, protocols, evidence, benchmark):
+    for family in (training, hosts, checkpoint, faults, protocols, evidence, benchmark):
         family.add_verbs(verbs)
     return parser
 

@@ -251,6 +251,9 @@ def _is_of(spec: FaultSpec, tag: Any, sends: bool) -> bool:
 
 
 def _flip(parameters: Any) -> None:
-    """Flip the lowest mantissa bit of the first value of the first parameter."""
+    """Flip a mantissa bit of the first value of the first parameter.
+
+    One in the middle: the rounding of a later step may undo the lowest ones.
+    """
     first = next(iter(parameters.values()))
-    first.reshape(-1)[:1].view(np.uint32)[...] ^= 1
+    first.reshape(-1)[:1].view(np.uint32)[...] ^= 1 << 16

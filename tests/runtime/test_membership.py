@@ -140,6 +140,14 @@ def test_the_cause_is_kept_and_not_its_echoes(cause: DmlfError) -> None:
     assert (group.incidents[0].cause, group.incidents[0].rank) == (cause, 1)
 
 
+def test_of_two_causes_the_first_is_kept() -> None:
+    group = running()
+    group.handle(Died(1, death(1)), 1.0)
+    group.handle(Died(2, death(2)), 1.1)
+    assert group.incidents[0].rank == 1
+    assert group.incidents[0].replaced == [1, 2]
+
+
 def test_memory_is_not_trusted_where_replicas_differ() -> None:
     group = running(2)
     group.handle(Failed(0, 0, ReplicaDivergence(0, "a", "b")), 1.0)
