@@ -14,11 +14,10 @@ by another member of the same rank. A *generation* is one incarnation of the gro
 What the processes say comes with the generation it is about; what is about another one is
 forgotten. Time comes in with the events, so every history can be replayed.
 
-Invariants, which tests hold against random histories: between a Start and the next one every member
-of the first has stopped or is gone; a Start has a member for each rank; there are at most
-`max_restarts` + 1 Starts that were not preceded by a death at the start; the first cause of an
-incident is kept, unless it only echoes another; and a group whose members end, stop or die in
-finite time ends.
+Invariants, which tests hold against random histories: between a Start and the next one every
+member of the first has stopped or is gone; a Start has a member for each rank; there are at most
+`max_restarts` + 1 Starts; the first cause of an incident is kept, unless it only echoes another;
+and every group ends whose members end or stop in time, or die once they are killed.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from enum import Enum, auto
 
 from dmlf.errors import (
     DmlfError,
+    NoAnswer,
     PeerLost,
     ProtocolError,
     ReplicaDivergence,
@@ -192,9 +192,15 @@ def is_recoverable(error: DmlfError) -> bool:
 
 
 class Membership:
-    """The state machine. grace_s: how long members may take to stop, or to join."""
+    """The state machine.
 
-    def __init__(self, size: int, max_restarts: int, grace_s: float, join_s: float) -> None:
+    grace_s: how long members may take to stop. join_s: to join. finish_s: to be done, once another
+    one is: nobody waits for their messages any more, who would notice that they hang.
+    """
+
+    def __init__(
+        self, size: int, max_restarts: int, grace_s: float, join_s: float, finish_s: float
+    ) -> None:
         self.state = State.FORMING
         self.generation = 0
         self.incidents: list[Incident] = []
@@ -202,6 +208,7 @@ class Membership:
         self._max_restarts = max_restarts
         self._grace_s = grace_s
         self._join_s = join_s
+        self._finish_s = finish_s
         self._next_member = 0
         self._ranks: dict[int, int] = {}  # by member
         self._doing: dict[int, _Doing] = {}
@@ -248,6 +255,8 @@ class Membership:
                     # Told to stop as it ended: it has stopped, and is asked for its end again.
                     aborting = self.state is State.ABORTING
                     self._doing[member] = _Doing.WAITING if aborting else _Doing.DONE
+                    if not aborting and self._deadline is None:
+                        self._deadline = now + self._finish_s
                 return self._go_on(now)
             case Tick():
                 return self._tick(now)
@@ -346,9 +355,13 @@ class Membership:
                 incident.resumed_s, incident.step, incident.source = now, step, source
 
     def _tick(self, now: float) -> list[Action]:
-        """Kill who has not stopped, or not joined, in time."""
+        """Kill who has not stopped, or not joined, in time; stop who is not done in time."""
         if self._deadline is None or now < self._deadline:
             return []
+        if self.state is State.RUNNING:
+            slow = next(m for m, doing in self._doing.items() if doing is _Doing.RUNNING)
+            name = f"rank {self._ranks[slow]}"
+            return self._incident(slow, NoAnswer(name, self._finish_s, "others were done"), now)
         self._deadline = None
         late = [
             member

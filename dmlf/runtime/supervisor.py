@@ -47,12 +47,13 @@ MakeEndpoints = Callable[[int], Sequence[Any]]
 class RestartPolicy:
     """How often a group may be begun anew, and how long a member may take to stop when told to.
 
-    Who has not stopped after `grace_s` is killed and replaced: it may hang, or be stopped. Raises
-    ConfigError.
+    Who has not stopped after `grace_s` is killed and replaced: it may hang, or be stopped. So is
+    who has not ended `finish_s` after the first one has. Raises ConfigError.
     """
 
     max_restarts: int
     grace_s: float = 10.0
+    finish_s: float = 120.0
 
     def __post_init__(self) -> None:
         if self.max_restarts < 0:
@@ -90,7 +91,7 @@ class Supervisor:
         self._tell = tell
         self._told = 0
         self._membership = Membership(
-            len(arguments), policy.max_restarts, policy.grace_s, join_s=JOIN_S
+            len(arguments), policy.max_restarts, policy.grace_s, JOIN_S, policy.finish_s
         )
         self._members: dict[int, _Process] = {}
         self._notes: dict[int, Any] = {}  # by rank

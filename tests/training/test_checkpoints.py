@@ -217,17 +217,17 @@ def newest_step(folder: Path) -> int:
     return max((order[0] for order in orders if order is not None), default=0)
 
 
+@pytest.mark.parametrize("max_restarts", ["0", "2"])
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
 def test_a_signal_to_the_launcher_costs_nothing(
-    number: signal.Signals, code: int, tmp_path: Path
+    number: signal.Signals, code: int, max_restarts: str, tmp_path: Path
 ) -> None:
     """SIGKILL loses the steps since the last checkpoint, the others none; both go on exactly."""
     command = [sys.executable, "-m", "dmlf", *ARGUMENTS, "--checkpoint-dir", str(tmp_path)]
-    launcher = subprocess.Popen(
-        [*command, "--checkpoint-every", "20"], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    command += ["--checkpoint-every", "20", "--max-restarts", max_restarts]
+    launcher = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + DEADLINE_S
     while newest_step(tmp_path) < 40:
         assert launcher.poll() is None
