@@ -30,6 +30,25 @@ _NAME = re.compile(r"[A-Za-z0-9_.:]+")
 # Fields that say where and when a run happens, not what it computes: they stay out of the hash.
 _NOT_IN_HASH = frozenset({"rep", "data_dir", "timeout_s"})
 
+# Fields that decide the parameters after each step; how long a run goes on does not.
+_TRAJECTORY = (
+    "task",
+    "model",
+    "hidden_sizes",
+    "task_options",
+    "reduction",
+    "num_shards",
+    "global_batch_size",
+    "optimizer",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "seed",
+    "threads_per_rank",
+)
+# Fields that besides decide the order in which float32 is added.
+_ORDER_OF_ADDITIONS = ("algorithm", "world_size", "bucket_cap_bytes")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
@@ -183,6 +202,20 @@ class RunConfig:
         """Hash of everything that decides the result (not `rep`, `data_dir`, `timeout_s`)."""
         decisive = {k: v for k, v in self.as_mapping().items() if k not in _NOT_IN_HASH}
         return hashlib.sha256(canonical_json(decisive)).hexdigest()
+
+    def trajectory(self) -> dict[str, Any]:
+        """The fields that decide the parameters after each step, as plain values.
+
+        Runs that agree in them pass through the same states, bit for bit: a state of one may be
+        continued by the other. An exact sum does not depend on who adds in which order.
+        """
+        values = self.as_mapping()
+        order = _ORDER_OF_ADDITIONS if self.reduction == "float32" else ()
+        return {name: values[name] for name in (*_TRAJECTORY, *order)}
+
+    def trajectory_sha256(self) -> str:
+        """Hash of `trajectory`."""
+        return hashlib.sha256(canonical_json(self.trajectory())).hexdigest()
 
 
 def canonical_json(value: object) -> bytes:

@@ -14,6 +14,8 @@ DmlfError
 |   |-- SchemaMismatch       shape, dtype, configuration or initial state differ between ranks
 |   `-- ReplicaDivergence    replicas that must hold equal bits do not
 |-- NonFiniteGradient        NaN or infinity in a step's gradient; the step was not applied (step)
+|-- CollectiveAborted        this rank was told to stop its generation (generation)
+|-- RestartBudgetExceeded    the run was restarted as often as allowed (max_restarts, cause)
 |-- TransportError
 |   |-- PeerLost             a peer's process is gone (peer)
 |   |-- DeadlineExceeded     nothing came within the timeout (peer, timeout_s)
@@ -25,13 +27,14 @@ DmlfError
 |   `-- ChecksumMismatch     a frame was altered on its way (peer, part)
 |-- WrongSum                 an all-reduce that is benchmarked gave a wrong sum (contestant, rank)
 |-- RemoteError              user code failed on another rank (rank, traceback)
+|-- RunInterrupted           a signal stopped the run between two steps (number, step, folder)
 |-- MetricsError             a metrics file is not valid (path, field)
 |-- TranscriptError          a transcript is truncated, altered or of another run (path)
 |-- CheckpointError          (path, problem)
 |   |-- CheckpointCorrupt    a checkpoint is incomplete, damaged or not what it claims
 |   |-- CheckpointMismatch   a whole checkpoint, of another run
 |   |-- CheckpointWriteError a checkpoint could not be written; earlier ones are as they were
-|   `-- NoValidCheckpoint    there are checkpoints, and none can be used (rejected)
+|   `-- NoValidCheckpoint    a run is to go on, and no checkpoint can be used (rejected)
 `-- SimulationFailure        an invariant broke under simulation (invariant, seed, schedule)
 
 A message says what was wrong, where, and what to do; programs read the fields instead.
@@ -140,6 +143,26 @@ class NonFiniteGradient(DmlfError):
 
 class ReplicaDivergence(ProtocolError):
     """Replicas that must hold equal bits do not."""
+
+
+class CollectiveAborted(DmlfError):
+    """This rank was told to stop: its generation has lost a rank, or one has failed."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        super().__init__(f"generation {generation} was stopped")
+
+
+class RestartBudgetExceeded(DmlfError):
+    """The run was restarted as often as it may be; `cause` is what ended it the first time."""
+
+    def __init__(self, max_restarts: int, cause: DmlfError) -> None:
+        self.max_restarts = max_restarts
+        self.cause = cause
+        super().__init__(
+            f"{cause}; that was first, and the run was restarted {max_restarts} times since, "
+            "as often as --max-restarts allows"
+        )
 
 
 class TransportError(DmlfError):
@@ -262,6 +285,19 @@ class RemoteError(DmlfError):
         super().__init__(f"rank {rank} failed: {error}")
 
 
+class RunInterrupted(DmlfError):
+    """A signal stopped the run after `step` steps, which a checkpoint in `folder` holds."""
+
+    def __init__(self, number: int, step: int, folder: str) -> None:
+        self.number = number
+        self.step = step
+        self.folder = folder
+        super().__init__(
+            f"stopped by signal {number} after {step} steps; "
+            f"they are kept in {folder}: go on with --resume"
+        )
+
+
 class MetricsError(DmlfError):
     """A metrics file does not follow the schema."""
 
@@ -303,12 +339,15 @@ class CheckpointWriteError(CheckpointError):
 
 
 class NoValidCheckpoint(CheckpointError):
-    """There are checkpoints, and none can be used; `rejected` says why, newest first."""
+    """A run is to go on, and no checkpoint can be used; `rejected` says why, newest first."""
 
     def __init__(self, path: str, rejected: Sequence[CheckpointError]) -> None:
         self.rejected = tuple(rejected)
         reasons = "; ".join(str(error) for error in self.rejected)
-        super().__init__(path, f"no usable checkpoint among {len(self.rejected)}: {reasons}")
+        problem = f"no usable checkpoint among {len(self.rejected)}: {reasons}"
+        if not self.rejected:
+            problem = "no checkpoint to go on from; start without --resume, or name its folder"
+        super().__init__(path, problem)
 
 
 class SimulationFailure(DmlfError):

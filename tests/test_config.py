@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
@@ -114,3 +114,35 @@ def test_strategies() -> None:
     assert RunConfig().strategy == "serial"
     assert split_strategy("parameter_server-shm") == ("parameter_server", "shm")
     assert split_strategy("serial") == ("serial", "none")
+
+
+def test_the_trajectory_is_what_decides_the_parameters_after_each_step() -> None:
+    alike = {
+        "epochs": 99, "max_steps": 7, "warmup_steps": 0, "transport": "tcp", "overlap": True,
+        "timeout_s": 5.0, "data_dir": "x", "rep": 3,
+    }  # fmt: skip
+    decisive = {
+        "task": "synthetic", "model": "cnn", "hidden_sizes": (4,), "task_options": {"a": 1},
+        "num_shards": 4, "global_batch_size": 64, "optimizer": "adamw", "learning_rate": 0.3,
+        "momentum": 0.1, "weight_decay": 0.1, "seed": 1, "threads_per_rank": 2,
+    }  # fmt: skip
+    order = {"algorithm": "tree", "world_size": 3, "bucket_cap_bytes": 8}
+    servers = {"num_servers": 2, "algorithm": "parameter_server"}
+    for reduction in ("float32", "exact"):
+        run = replace(RING, reduction=reduction)
+
+        def changed(run: RunConfig, changes: dict[str, object]) -> list[str]:
+            return [
+                name
+                for name, value in changes.items()
+                if replace(run, **{name: value}).trajectory_sha256() != run.trajectory_sha256()
+            ]
+
+        assert changed(run, alike) == []
+        assert changed(run, decisive) == list(decisive)
+        assert changed(run, order) == (list(order) if reduction == "float32" else [])
+        of_servers = replace(run, **servers)
+        assert changed(of_servers, {"num_servers": 1}) == []
+    assert replace(RING, reduction="exact").trajectory_sha256() != RING.trajectory_sha256()
+    named = {"strategy", "config"} | alike.keys() | decisive.keys() | order.keys()
+    assert {item.name for item in fields(RunConfig)} <= named | {"reduction", "num_servers"}

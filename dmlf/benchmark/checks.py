@@ -35,7 +35,8 @@ class Evidence:
 
     `cohort` names workload, sources and machine: only runs that share it are compared.
     `reference_sha256` is the replay's final state, None with the reason in `reference_problem`.
-    `step_loss` holds at least the first LOSS_STEPS mean losses, or all there are.
+    `step_loss` holds at least the first LOSS_STEPS mean losses from `first_step` on, or all there
+    are.
     """
 
     config: RunConfig
@@ -46,6 +47,7 @@ class Evidence:
     step_loss: Sequence[float]
     reference_sha256: str | None
     reference_problem: str
+    first_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,9 @@ def _check_replay(run: Evidence, company: Sequence[Evidence]) -> Verdict:
 
 
 def _check_losses(run: Evidence, company: Sequence[Evidence]) -> Verdict:
-    serial = [other for other in company if _is_serial(other, "float32")]
+    if run.first_step:
+        return Verdict(ABSENT, "it went on from a checkpoint, so its first losses are not here")
+    serial = [o for o in company if _is_serial(o, "float32") and not o.first_step]
     if len({other.final_state_sha256 for other in serial}) > 1:
         return Verdict(ABSENT, "the serial float32 runs of this seed disagree among themselves")
     whose = "the serial run"

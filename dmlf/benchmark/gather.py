@@ -155,6 +155,7 @@ def _read(expected: Expected) -> _Completed | RunRow:
         replicas_identical=metrics["correctness"]["replicas_identical"],
         traffic_matches_theory=metrics["correctness"]["traffic_matches_theory"],
         step_loss=metrics["convergence"]["step_loss"],
+        first_step=metrics["timing"]["first_step"],
         reference_sha256=reference_sha256,
         reference_problem=problem,
     )

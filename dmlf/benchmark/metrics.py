@@ -38,7 +38,8 @@ def build_metrics(
     argv: the command line that started the run. constraints: the file of pinned dependencies;
     its hash is null when there is none. Throughput is the global batch over the median, over
     full-size steps after warm-up, of the step time (see `steps`). Raises ConfigError when no
-    such step is left, MetricsError when the ranks' reports do not fit together, and
+    such step is left (a run that went on from a checkpoint may have none: its speed is then null),
+    MetricsError when the ranks' reports do not fit together, and
     ReplicaDivergence when their final states contradict each other.
     """
     config = result.config
@@ -46,7 +47,8 @@ def build_metrics(
     _check_reports(result, workers)
     per_rank = [_rank_entry(report) for report in result.ranks]
     summary = summarise_steps(per_rank, config)
-    if summary is None:
+    went_on = workers[0].first_step > 0 or bool(result.recoveries)
+    if summary is None and not went_on:
         steps = len(workers[0].step_s)
         raise ConfigError(
             "warmup_steps",
@@ -55,7 +57,7 @@ def build_metrics(
             f"{config.global_batch_size} samples after them; "
             "train longer (epochs, max_steps) or lower warmup_steps",
         )
-    statistics = summary.statistics()
+    median_s = None if summary is None else summary.statistics()["median"]
     environment = _environment(result, workers)
     communication = _communication(result.ranks, summary)
     final = result.final_state()
@@ -70,11 +72,14 @@ def build_metrics(
         "timing": _timing(result, per_rank, summary, environment),
         "communication": communication,
         "convergence": {"step_loss": _step_loss(workers), "epochs": epochs},
+        "recovery": {"restarts": len(result.recoveries), "events": list(result.recoveries)},
         "correctness": _correctness(result.ranks, final, communication),
         "final_state_sha256": final.sha256(),
         "test_accuracy": epochs[-1]["test_accuracy"] if epochs else None,
-        "throughput_samples_per_s": config.global_batch_size / statistics["median"],
-        "step_time_s": statistics["median"],
+        "throughput_samples_per_s": None
+        if median_s is None
+        else config.global_batch_size / median_s,
+        "step_time_s": median_s,
     }
     validate(metrics, "metrics of this run")
     return metrics
@@ -135,7 +140,14 @@ def _check_reports(result: RunResult, workers: Sequence[RankReport]) -> None:
             f"has reports of the workers {ranks}; world_size is {result.config.world_size}",
         )
     lengths = {len(report.step_s) for report in workers} | {len(r.samples) for r in workers}
-    if len(lengths) != 1 or lengths == {0}:
+    firsts = {report.first_step for report in workers}
+    if len(firsts) != 1:
+        raise MetricsError(
+            "metrics of this run",
+            "timing.first_step",
+            f"workers report different first steps: {sorted(firsts)}",
+        )
+    if len(lengths) != 1 or (lengths == {0} and firsts == {0}):
         raise MetricsError(
             "metrics of this run",
             "timing.per_rank",
@@ -175,20 +187,24 @@ def _environment(result: RunResult, workers: Sequence[RankReport]) -> dict[str, 
 def _timing(
     result: RunResult,
     per_rank: Sequence[Mapping[str, Any]],
-    summary: StepSummary,
+    summary: StepSummary | None,
     environment: Mapping[str, Any],
 ) -> dict[str, Any]:
-    config, statistics = result.config, summary.statistics()
+    config = result.config
+    statistics = None if summary is None else summary.statistics()
     cores = environment["affinity_cores"]
     processes = len(result.ranks)
     oversubscribed = processes * config.threads_per_rank > cores
     workers = [entry for entry in per_rank if entry["role"] == "worker"]
     warnings = []
-    if statistics["stdev"] > _MAX_RELATIVE_STDEV * statistics["mean"]:
-        share = statistics["stdev"] / statistics["mean"]
-        warnings.append(f"step times vary: standard deviation is {share:.0%} of the mean")
-    if statistics["min"] < _MIN_SAMPLE_S:
-        warnings.append("steps shorter than 1 ms: the clock and the scheduler weigh in")
+    if statistics is None:
+        warnings.append("no full-size step after warm-up: nothing was measured")
+    else:
+        if statistics["stdev"] > _MAX_RELATIVE_STDEV * statistics["mean"]:
+            share = statistics["stdev"] / statistics["mean"]
+            warnings.append(f"step times vary: standard deviation is {share:.0%} of the mean")
+        if statistics["min"] < _MIN_SAMPLE_S:
+            warnings.append("steps shorter than 1 ms: the clock and the scheduler weigh in")
     if result.load_before[0] > cores:
         warnings.append(f"busy before the start: load {result.load_before[0]:.1f} on {cores} cores")
     if oversubscribed:
@@ -197,7 +213,8 @@ def _timing(
     return {
         "clock": "CLOCK_MONOTONIC",
         "warmup_steps": config.warmup_steps,
-        "measured_steps": summary.measured_steps,
+        "first_step": result.ranks[0].first_step,
+        "measured_steps": 0 if summary is None else summary.measured_steps,
         "step_time_s": statistics,
         "training_s": max(sum(entry["step_s"]) for entry in workers),
         "launch_s": result.launch_s,
@@ -212,13 +229,13 @@ def _timing(
     }
 
 
-def _communication(ranks: Sequence[RankReport], summary: StepSummary) -> dict[str, Any]:
+def _communication(ranks: Sequence[RankReport], summary: StepSummary | None) -> dict[str, Any]:
     return {
         "messages": _total([report.messages_sent for report in ranks]),
         "payload_bytes": _total([report.payload_bytes_sent for report in ranks]),
         "theoretical_messages": _total([report.theoretical_messages for report in ranks]),
         "theoretical_payload_bytes": _total([report.theoretical_payload_bytes for report in ranks]),
-        "exposed_fraction": summary.exposed_fraction,
+        "exposed_fraction": 0.0 if summary is None else summary.exposed_fraction,
     }
 
 

@@ -197,7 +197,7 @@ def _speeds(metrics: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
 
 
 def _per_step(total: int | None, steps: int) -> float | None:
-    return None if total is None else total / steps
+    return None if total is None or not steps else total / steps
 
 
 def epoch_rows(row: RunRow, metrics: Mapping[str, Any]) -> list[EpochRow]:

@@ -132,7 +132,18 @@ def _summary_problems(metrics: Mapping[str, Any], config: RunConfig) -> Iterator
     timing = metrics["timing"]
     summary = summarise_steps(timing["per_rank"], config)
     if summary is None:
-        yield "timing.per_rank", "has no full-size step after warm-up, so nothing was measured"
+        speeds = (metrics["throughput_samples_per_s"], metrics["step_time_s"])
+        recovered = metrics.get("recovery", {}).get("restarts", 0)
+        if timing["first_step"] == 0 and not recovered:
+            yield "timing.per_rank", "has no full-size step after warm-up, so nothing was measured"
+        elif timing["measured_steps"] or timing["step_time_s"] or any(speeds):
+            yield "timing.measured_steps", "a speed is stated, but the samples have no such step"
+        return
+    if timing["step_time_s"] is None or None in (
+        metrics["throughput_samples_per_s"],
+        metrics["step_time_s"],
+    ):
+        yield "step_time_s", "is null, but the samples have full-size steps after warm-up"
         return
     if timing["measured_steps"] != summary.measured_steps:
         problem = f"is {timing['measured_steps']}, the samples have {summary.measured_steps}"

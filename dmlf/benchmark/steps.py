@@ -60,6 +60,8 @@ def summarise_steps(per_rank: Sequence[Mapping[str, Any]], config: RunConfig) ->
     Every worker's lists must have the same length.
     """
     workers = [entry for entry in per_rank if entry["role"] == "worker"]
+    if not all(entry["step_s"] for entry in workers):
+        return None
     step_s = np.array([entry["step_s"] for entry in workers], dtype=np.float64)
     samples = np.array([entry["samples"] for entry in workers], dtype=np.int64)
     counts = (np.arange(step_s.shape[1]) >= config.warmup_steps) & (

@@ -162,13 +162,13 @@ def _opened(path: Path | str, flags: int, folder: int | None = None) -> Iterator
 
 
 def _check_run(path: Path, stored: RunConfig, wanted: RunConfig) -> None:
-    if stored.sha256() == wanted.sha256():
+    theirs, ours = stored.trajectory(), wanted.trajectory()
+    if theirs == ours:
         return
-    theirs, ours = stored.as_mapping(), wanted.as_mapping()
     differing = [
         f"{key} {theirs[key]!r} instead of {ours[key]!r}"
         for key in ours
-        if theirs[key] != ours[key]
+        if key in theirs and theirs[key] != ours[key]
     ]
     problem = f"of another run: {', '.join(differing)}; resume with its configuration"
     raise CheckpointMismatch(str(path), problem[:_MAX_PROBLEM])

@@ -162,8 +162,8 @@ class CheckpointStore:
         """
         if self._lock < 0:
             raise CheckpointWriteError(str(self._folder), "the store is closed")
-        if state.config.sha256() != self._config.sha256():
-            problem = "the state is of another configuration than the store was opened for"
+        if state.config.trajectory_sha256() != self._config.trajectory_sha256():
+            problem = "the state is of another run than the store was opened for"
             raise CheckpointWriteError(str(self._folder), problem)
         if not 0 <= state.step <= MAX_STEP:
             raise CheckpointWriteError(str(self._folder), f"step {state.step} cannot be named")

@@ -1,8 +1,8 @@
 """The command line: `dmlf VERB ...`, one file per family of verbs.
 
 Exit codes: 0 done, 1 the work failed, 2 the command line or the configuration is wrong,
-130 interrupted. Errors are one line on standard error; a failure inside user code shows that
-rank's own traceback first.
+128 + n stopped by signal n (130: interrupted). Errors are one line on standard error; a failure
+inside user code shows that rank's own traceback first.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from dmlf.cli import (
     collective,
     compare,
     evidence,
+    faults,
     hosts,
     projection,
     protocols,
     training,
 )
-from dmlf.errors import ConfigError, DmlfError, RemoteError
+from dmlf.errors import ConfigError, DmlfError, RemoteError, RunInterrupted
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -47,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
         training,
         hosts,
         checkpoint,
+        faults,
         protocols,
         collective,
         evidence,
@@ -72,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.__cause__ is not None and not isinstance(error.__cause__, ImportError):
             traceback.print_exception(error.__cause__)
         print(f"dmlf: {error}", file=sys.stderr)
+        if isinstance(error, RunInterrupted):
+            return 128 + error.number
         return 2 if isinstance(error, ConfigError) else 1
     except OSError as error:
         print(f"dmlf: {error}", file=sys.stderr)

@@ -15,11 +15,14 @@ from dmlf.benchmark import timeline_file, transcript_file
 from dmlf.benchmark.files import write_json
 from dmlf.benchmark.metrics import SCHEMA_VERSION, build_metrics, provenance
 from dmlf.benchmark.transcript_file import write_transcript
+from dmlf.cli.checkpoint_flags import add_checkpoint_flags, checkpoint_plan
 from dmlf.cli.hosts import add_rendezvous_flags, rendezvous
 from dmlf.cli.run_flags import add_run_flags, run_config
 from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, DmlfError
 from dmlf.runtime.child import signal_on_parent_death
+from dmlf.runtime.faults import POINTS, FaultKind, parse_fault
+from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.tasks import describe_dataset, resolve_task
 from dmlf.training.run import replay_hash, train
 from dmlf.training.torchrun import speaks_for_the_run
@@ -60,6 +63,23 @@ def add_verbs(verbs: Any) -> None:
         metavar="STEPS",
         help=f"record when every rank did what in the first STEPS steps (100), in "
         f"{timeline_file.NAME} beside the output: a Chrome trace, for https://ui.perfetto.dev",
+    )
+    add_checkpoint_flags(parser)
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how often to begin anew, from what the other ranks hold or from a checkpoint, when a "
+        "rank dies or hangs (default: %(default)s: the first failure ends the run)",
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="KIND:rank=R,step=S[,phase=P,round=K,bucket=B,generation=G,seconds=T]",
+        help=f"break something on purpose, once, at this place; may be given several times. Kinds: "
+        f"{', '.join(FaultKind)}; phases: those of messages, {', '.join(POINTS)}",
     )
     add_rendezvous_flags(parser)
     parser.add_argument(
@@ -118,8 +138,14 @@ def check_writable(output: Path | None) -> None:
 
 def _train(parsed: argparse.Namespace) -> int:
     config = run_config(parsed)
+    plan = checkpoint_plan(parsed)
     if not speaks_for_the_run(config.transport):
-        train(config, transcript=parsed.transcript, timeline_steps=parsed.timeline)
+        train(
+            config,
+            transcript=parsed.transcript,
+            timeline_steps=parsed.timeline,
+            checkpoint=plan,
+        )
         return 0
     check_writable(parsed.output)
     place = rendezvous(parsed)
@@ -128,6 +154,8 @@ def _train(parsed: argparse.Namespace) -> int:
             raise ConfigError(key, getattr(parsed, key), "--output as well, to say where it goes")
     if parsed.end_with_parent:
         signal_on_parent_death(signal.SIGTERM)
+    faults = [parse_fault(text) for text in parsed.fault]
+    struck: dict[int, float] = {}
     started_at = datetime.now(UTC)
     try:
         result = train(
@@ -136,6 +164,10 @@ def _train(parsed: argparse.Namespace) -> int:
             transcript=parsed.transcript,
             timeline_steps=parsed.timeline,
             rendezvous=place,
+            checkpoint=plan,
+            restarts=RestartPolicy(parsed.max_restarts),
+            faults=faults,
+            struck=struck,
         )
         metrics = build_metrics(result, sys.argv, constraints_path())
     except DmlfError as error:
@@ -143,6 +175,10 @@ def _train(parsed: argparse.Namespace) -> int:
             parsed.output.unlink(missing_ok=True)  # of an earlier run: it says nothing of this one
             _write_failure(parsed.output.with_name(FAILURE), config, started_at, error)
         raise
+    finally:
+        for number, spec in enumerate(faults):
+            did = "was injected" if number in struck else "DID NOT FIRE"
+            print(f"dmlf: fault {spec} {did}", file=sys.stderr)
     if parsed.output is not None:
         if parsed.transcript:
             records = merge_records([rank.transcript for rank in result.ranks])
@@ -152,11 +188,11 @@ def _train(parsed: argparse.Namespace) -> int:
             timeline_file.write_timeline(parsed.output.with_name(timeline_file.NAME), result)
         write_json(parsed.output, metrics)
         parsed.output.with_name(FAILURE).unlink(missing_ok=True)
-    accuracy = metrics["test_accuracy"]
+    accuracy, speed = metrics["test_accuracy"], metrics["throughput_samples_per_s"]
     reached = "" if accuracy is None else f"test accuracy {accuracy:.2%}, "
     print(
         f"{config.task} {config.strategy} {config.reduction} world_size={config.world_size}: "
-        f"{reached}{metrics['throughput_samples_per_s']:.0f} samples/s, "
+        f"{reached}{'no step measured' if speed is None else f'{speed:.0f} samples/s'}, "
         f"final state {metrics['final_state_sha256'][:16]}"
     )
     return 0

@@ -27,6 +27,15 @@ from dmlf.protocol.effects import (
     receive,
 )
 from dmlf.protocol.ownership import owned_buckets, owner
+from dmlf.protocol.state_transfer import (
+    Holding,
+    Kind,
+    Move,
+    agree_holdings,
+    moves_to_all,
+    newest_sources,
+    transfer,
+)
 from dmlf.protocol.tags import Message, Phase, Tag, validate
 
 __all__ = [
@@ -37,8 +46,11 @@ __all__ = [
     "Effect",
     "Fold",
     "Gradient",
+    "Holding",
+    "Kind",
     "Member",
     "Message",
+    "Move",
     "Phase",
     "ReadParameters",
     "Recv",
@@ -47,14 +59,18 @@ __all__ = [
     "Tag",
     "Traffic",
     "WriteParameters",
+    "agree_holdings",
     "all_reduce_algorithm",
     "chunk_slices",
     "confirm_equal",
     "local_step",
+    "moves_to_all",
+    "newest_sources",
     "owned_buckets",
     "owner",
     "receive",
     "register",
     "registry",
+    "transfer",
     "validate",
 ]

@@ -36,6 +36,8 @@ class Phase(StrEnum):
     COMMIT = "commit"
     REPLICA_CHECK = "replica_check"
     CLOCK = "clock"
+    STATE_AGREEMENT = "state_agreement"
+    STATE_TRANSFER = "state_transfer"
 
 
 class Tag(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
 
+from dmlf.errors import DeadlineExceeded
 from dmlf.protocol import (
     Accumulator,
     Apply,
@@ -22,6 +23,8 @@ from dmlf.protocol import (
 )
 from dmlf.transport import Transport, allocate_plain
 
+SLICE_S = 0.25
+"""How long a wait that can be interrupted goes without looking."""
 Result = TypeVar("Result")
 Observer = Callable[[Effect, float, float], None]
 """Told of an effect when it is fulfilled: (effect, start, end), in seconds on CLOCK_MONOTONIC."""
@@ -61,13 +64,18 @@ class NoTransport:
     def close(self) -> None:
         """Nothing to free."""
 
+    def abandon(self) -> None:
+        """Nothing to free."""
+
 
 class Driver:
     """Fulfils a protocol's effects and counts what it costs.
 
-    timeout_s bounds each wait for a message. Counters grow over all protocols driven:
-    `messages_sent`, `payload_bytes_sent`, `wait_s` (seconds blocked in a receive) and `apply_s`
-    (seconds in the optimizer). `observer` is told of every effect.
+    timeout_s bounds each wait for a message. interrupt is called in every SLICE_S of a wait, and
+    ends it by raising; a message that is there already is never delayed by it.
+    Counters grow over all protocols driven: `messages_sent`, `payload_bytes_sent`, `wait_s`
+    (seconds blocked in a receive) and `apply_s` (seconds in the optimizer). `observer` is told of
+    every effect.
     """
 
     def __init__(
@@ -76,10 +84,15 @@ class Driver:
         local: Local,
         timeout_s: float,
         observer: Observer | None = None,
+        interrupt: Callable[[], None] | None = None,
     ) -> None:
         self._transport = transport
         self._local = local
         self._timeout_s = timeout_s
+        self._receive = transport.recv
+        if interrupt is not None:
+            self._interrupt = interrupt
+            self._receive = self._receive_in_slices
         self.messages_sent = 0
         self.payload_bytes_sent = 0
         self.wait_s = 0.0
@@ -115,9 +128,20 @@ class Driver:
 
     def _recv(self, effect: Recv) -> Message:
         start = time.monotonic()
-        message = self._transport.recv(effect.src, self._timeout_s)
+        message = self._receive(effect.src, self._timeout_s)
         self.wait_s += time.monotonic() - start
         return message
+
+    def _receive_in_slices(self, src: int, timeout_s: float) -> Message:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            remaining_s = max(0.0, deadline - time.monotonic())
+            try:
+                return self._transport.recv(src, min(SLICE_S, remaining_s))
+            except DeadlineExceeded as error:  # the transport keeps what has come of a message
+                self._interrupt()
+                if remaining_s <= SLICE_S:
+                    raise DeadlineExceeded(error.rank, src, timeout_s) from None
 
     def _apply(self, effect: Apply) -> None:
         start = time.monotonic()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import FrameType
 from typing import Any, Protocol
 
 from dmlf.errors import PeerLost
 from dmlf.runtime.child import run_child
 from dmlf.runtime.outcomes import collect
+from dmlf.runtime.stop import StopSignal
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -66,15 +69,17 @@ def run_ranks(
     arguments: Sequence[Any],
     first_rank: int = 0,
     watch: Watch | None = None,
+    stop: StopSignal | None = None,
 ) -> list[Any]:
     """Run `program(rank, argument)` in one process per argument; return the results by rank.
 
-    program: `package.module:function`. first_rank: the rank of the first argument.
+    program: `package.module:function`. first_rank: the rank of the first argument. stop: what the
+    first SIGTERM or SIGINT is handed to, for ranks that heed it; any other ends all ranks.
     The first failure ends all ranks and is raised: dmlf's own errors as they are, any other as a
     RemoteError with the rank's traceback, a death without a word as PeerLost. When this returns
     or raises, every process has ended.
     """
-    with started_ranks(context, program, arguments, first_rank) as ranks:
+    with started_ranks(context, program, arguments, first_rank, stop) as ranks:
         waiting = {pipe: rank for rank, pipe in enumerate(ranks.pipes, first_rank)}
         results = collect(
             range(first_rank, first_rank + len(arguments)),
@@ -100,7 +105,7 @@ class StartedRanks:
             result = self.pipes[index].recv()
         except EOFError:
             self.processes[index].join()
-            raise PeerLost(f"rank {rank}", _death(self.processes[index].exitcode)) from None
+            raise PeerLost(f"rank {rank}", death(self.processes[index].exitcode)) from None
         if isinstance(result, Exception):
             raise result
         return result
@@ -108,11 +113,15 @@ class StartedRanks:
 
 @contextmanager
 def started_ranks(
-    context: ForkServerContext, program: str, arguments: Sequence[Any], first_rank: int = 0
+    context: ForkServerContext,
+    program: str,
+    arguments: Sequence[Any],
+    first_rank: int = 0,
+    stop: StopSignal | None = None,
 ) -> Iterator[StartedRanks]:
     """Start one process per argument; whatever happens inside, none outlives this context."""
     ranks = StartedRanks([], [], first_rank)
-    with _terminate_as_interrupt():
+    with signals(stop):
         try:
             for rank, argument in enumerate(arguments, first_rank):
                 receiver, sender = context.Pipe(duplex=False)
@@ -157,25 +166,35 @@ def _next_outcomes(
             yield rank, error
 
 
-def _death(exitcode: int | None) -> str:
+def death(exitcode: int | None) -> str:
+    """How a process ended that said nothing."""
     if exitcode is not None and exitcode < 0:
         return f"killed by {signal.Signals(-exitcode).name}"
     return f"its process ended with exit code {exitcode} before it had a result"
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that the ranks are ended before this process is."""
+def signals(stop: StopSignal | None) -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that the ranks are ended before this process is.
 
-    def interrupt(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
+    With `stop`, the first signal, SIGINT too, only asks the ranks to stop.
+    """
 
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: its owner decides about signals
-        yield
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if stop is not None and not stop.number:
+            stop.request(number)
+        elif number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        else:
+            raise SystemExit(128 + number)
+
+    numbers = [signal.SIGTERM] if stop is None else [signal.SIGTERM, signal.SIGINT]
+    if threading.current_thread() is not threading.main_thread():
+        yield  # its owner decides about signals
         return
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dmlf.errors import PeerLost, TransportError
+from dmlf.errors import DeadlineExceeded, NoAnswer, PeerLost, RendezvousError
 
 CAUSE_S = 1.0
 """How long to look for what is behind a rank's loss of its peer."""
@@ -29,18 +29,19 @@ def collect(ranks: range, next_outcomes: NextOutcomes) -> list[Any]:
 def _cause(rank: int, failure: Exception, remaining: int, next_outcomes: NextOutcomes) -> Exception:
     """What made `rank` fail: it may miss a peer before it is seen how that one ended."""
     deadline = time.monotonic() + CAUSE_S
-    while _is_echo(rank, failure) and remaining:
+    while is_echo(rank, failure) and remaining:
         remaining_s = deadline - time.monotonic()
         if remaining_s <= 0.0:
             break
         for other, outcome in next_outcomes(remaining_s):
             remaining -= 1
-            if isinstance(outcome, Exception) and not _is_echo(other, outcome):
+            if isinstance(outcome, Exception) and not is_echo(other, outcome):
                 return outcome
     return failure
 
 
-def _is_echo(rank: int, failure: Exception) -> bool:
+def is_echo(rank: int, failure: Exception) -> bool:
     """Whether `rank` only reports that it could not reach another one."""
-    lost = failure.peer if isinstance(failure, PeerLost) else None
-    return isinstance(failure, TransportError) and lost != f"rank {rank}"
+    if isinstance(failure, PeerLost):
+        return failure.peer != f"rank {rank}"
+    return isinstance(failure, DeadlineExceeded | NoAnswer | RendezvousError)

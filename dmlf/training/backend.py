@@ -47,5 +47,14 @@ class Backend(Protocol):
     def optimizer_state(self) -> Mapping[str, npt.NDArray[Any]]:
         """The optimizer's state, by parameter and key."""
 
+    def load_state(
+        self, parameters: Mapping[str, Float32], optimizer: Mapping[str, npt.NDArray[Any]] | None
+    ) -> None:
+        """Take over the state that another backend of the same run held, bit for bit.
+
+        parameters: of the names and shapes that are kept here. optimizer: what `optimizer_state`
+        gave there for these; None leaves the optimizer as it is, where it never steps.
+        """
+
     def evaluate(self) -> tuple[float, float | None]:
         """Mean loss and accuracy on the test data (None where classes have no meaning)."""

@@ -61,14 +61,12 @@ class _DdpRank:
     def train(self) -> RankReport:
         replica, recorder = self._replica, self._recorder
         compute_s = self._calibrate()
-        self._end_epoch(0, 0, 0)
-        first, seen = 0, 0
+        self._end_epoch(0)
         steps_per_epoch, num_steps = replica.sampler.steps_per_epoch, replica.num_steps
         for step in progress(range(num_steps), self._rank):
-            seen += self._step(step, compute_s)
+            self._step(step, compute_s)
             if (step + 1) % steps_per_epoch == 0 or step + 1 == num_steps:
-                self._end_epoch(step // steps_per_epoch + 1, step + 1 - first, seen)
-                first, seen = step + 1, 0
+                self._end_epoch(step // steps_per_epoch + 1)
         numel = sum(bucket.numel for bucket in replica.buckets)
         # Gloo's ring: every element travels world_size - 1 hops in each of two phases.
         hops = 2 * (self._config.world_size - 1)
@@ -84,7 +82,7 @@ class _DdpRank:
             torch_threads=self._backend.num_threads,
         )
 
-    def _step(self, step: int, compute_s: float) -> int:
+    def _step(self, step: int, compute_s: float) -> None:
         replica, backend = self._replica, self._backend
         with self._recorder.step() as phases:
             start = time.monotonic()
@@ -100,7 +98,6 @@ class _DdpRank:
             phases["forward_backward_s"] = min(compute_s, backward_s)
             phases["communication_s"] = backward_s - phases["forward_backward_s"]
             phases["optimizer_s"] = time.monotonic() - synchronised
-        return len(batch)
 
     def _samples(self, step: int) -> tuple[SampleIds, SampleIds]:
         """The global batch, and this rank's part of it."""
@@ -120,10 +117,10 @@ class _DdpRank:
                 self._backend.clear_gradients()
         return statistics.median(times)
 
-    def _end_epoch(self, epoch: int, steps: int, num_samples: int) -> None:
+    def _end_epoch(self, epoch: int) -> None:
         if self._rank == 0:
             test_loss, accuracy = self._backend.evaluate()
-            self._recorder.end_epoch(epoch, steps, num_samples, test_loss, accuracy)
+            self._recorder.end_epoch(epoch, test_loss, accuracy)
         own = entries_sha256(entries_of(self._backend.parameters()))
         digests: list[Any] = [None] * self._config.world_size
         self._dist.all_gather_object(digests, own)

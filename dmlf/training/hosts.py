@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dmlf.config import RunConfig
@@ -14,6 +14,7 @@ from dmlf.protocol import registry
 from dmlf.runtime import process_context
 from dmlf.runtime.coordinator import Coordinator, CoordinatorLink, Secret
 from dmlf.runtime.launch import Watch, run_ranks
+from dmlf.training.checkpoints import CheckpointPlan
 from dmlf.training.preflight import preflight
 from dmlf.training.result import RankReport, report_from_json, report_to_json
 from dmlf.training.worker import RankJob
@@ -53,6 +54,7 @@ def coordinate(
                 "config": config.as_mapping(),
                 "transcript": job.transcript,
                 "timeline_steps": job.timeline_steps,
+                "checkpoint": None if job.checkpoint is None else asdict(job.checkpoint),
             }
         )
         outcomes = [json.loads(text) for text in coordinator.collect_reports()]
@@ -84,7 +86,8 @@ def work(rendezvous: Rendezvous, host: str | None = None, data_dir: str | None =
             link.send_failure(error)
             raise
         # Clocks of hosts differ, so each tells how long it took.
-        outcome = {"launch_s": report.start_s[0] - ordered, "report": report_to_json(report)}
+        launch_s = report.start_s[0] - ordered if report.start_s else 0.0
+        outcome = {"launch_s": launch_s, "report": report_to_json(report)}
         link.send_report(json.dumps(outcome))
         return rank
     finally:
@@ -95,7 +98,14 @@ def _rank_job(values: dict[str, Any], endpoint: TcpEndpoint, data_dir: str | Non
     config = RunConfig.from_mapping(values["config"])
     if data_dir is not None:
         config = replace(config, data_dir=data_dir)
-    return RankJob(config, endpoint, bool(values["transcript"]), int(values["timeline_steps"]))
+    plan = values["checkpoint"]
+    return RankJob(
+        config,
+        endpoint,
+        bool(values["transcript"]),
+        int(values["timeline_steps"]),
+        None if plan is None else CheckpointPlan(**plan),
+    )
 
 
 def _run(rank: int, job: RankJob, link: CoordinatorLink) -> RankReport:

@@ -95,6 +95,18 @@ class NumpyBackend:
         """Momentum, or the two moments and the step count."""
         return {**self._state, "steps": np.array(self._steps, dtype=np.int64)}
 
+    def load_state(
+        self, parameters: Mapping[str, Float32], optimizer: Mapping[str, npt.NDArray[Any]] | None
+    ) -> None:
+        """Copy parameters, moments and step count."""
+        for name, parameter in self._parameters.items():
+            parameter[...] = parameters[name]
+        if optimizer is None:
+            return
+        for key, moment in self._state.items():
+            moment[...] = optimizer[key]
+        self._steps = int(optimizer["steps"])
+
     def evaluate(self) -> tuple[float, None]:
         """Mean test loss; there are no classes."""
         loss, _ = self._loss_and_gradients(self._parameters, self._test_inputs, self._test_targets)

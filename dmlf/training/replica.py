@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dmlf.config import RunConfig
 from dmlf.errors import SchemaMismatch
@@ -19,6 +21,8 @@ from dmlf.training.numpy_backend import NumpyBackend
 from dmlf.training.sampler import SampleIds, ShardSampler
 from dmlf.training.state import RankState, entries_of, entries_sha256
 from dmlf.transport import allocate_plain
+
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def make_backend(config: RunConfig) -> Backend:
@@ -37,6 +41,16 @@ def compute_seed(seed: int, step: int, shard: int) -> int:
     return int(words[0] >> np.uint64(1))
 
 
+def of_parameters(optimizer: Arrays, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+    """The optimizer's state of some parameters, with what it keeps for all of them together."""
+    chosen = frozenset(names)
+    return {
+        key: value
+        for key, value in optimizer.items()
+        if "." not in key or key.rpartition(".")[0] in chosen
+    }
+
+
 class Replica:
     """A copy of the model with the gradients of `shards`; fulfils `dmlf.runtime.Local`.
 
@@ -45,6 +59,7 @@ class Replica:
     shards: the logical shards that this rank computes; a server has none.
     initial_state_sha256: of the whole model and optimizer, on every rank.
     allocate: makes the vectors that are sent; the transport's own spares it their copies.
+    done: the steps whose state is held here, to the bit; None where that is not known.
     """
 
     def __init__(
@@ -71,16 +86,26 @@ class Replica:
         if rank >= config.world_size:
             server = rank - config.world_size
             self._held = range(server, server + 1)
-            backend.keep(self._names_of(server))
+            backend.keep(self.names_of(server))
+        self._rank = rank
+        self.done: int | None = 0
+        self.allocate(allocate)
+
+    def allocate(self, allocate: Allocate) -> None:
+        """Make the vectors that are sent, in the memory of a new transport."""
         held = [
             bucket
             for bucket in self.buckets
-            if owner(bucket.index, config.num_servers) in self._held
+            if owner(bucket.index, self.config.num_servers) in self._held
         ]
         self.store = GradientStore(
-            rank, held, config.reduction, len(shards), config.num_shards, allocate
+            self._rank,
+            held,
+            self.config.reduction,
+            len(self.shards),
+            self.config.num_shards,
+            allocate,
         )
-        self._rank = rank
         self._allocate = allocate
         self._outgoing: dict[int, Float32] = {}
 
@@ -142,7 +167,9 @@ class Replica:
     def apply(self, step: int) -> None:
         """Scale the summed gradient to the mean over the global batch; let the optimizer step."""
         self.store.scale_to_mean(len(self.sampler.batch(step)))
+        self.done = None
         self.backend.step(self.store.reduced)
+        self.done = step + 1
 
     def read_parameters(self, bucket: int) -> Float32:
         """The parameters of a bucket, flattened: [bucket numel] float32.
@@ -171,6 +198,43 @@ class Replica:
         optimizer = entries_of(self.backend.optimizer_state()) if applies else None
         return RankState(entries_of(self.backend.parameters()), optimizer)
 
+    def part(self, index: int) -> tuple[Arrays, Arrays]:
+        """Parameters and optimizer state of the buckets that one server owns, not copied.
+
+        All of both where there is no server and `index` is 0. What a backend keeps for all
+        parameters together (a step count) belongs to every part.
+        """
+        names = self.names_of(index)
+        held = self.backend.parameters()
+        optimizer = of_parameters(self.backend.optimizer_state(), names)
+        return {name: held[name] for name in names}, optimizer
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The parts (see `part`) whose parameters are here."""
+        return tuple(self._held)
+
+    def load_state(self, parameters: Arrays, optimizer: Arrays | None, done: int) -> None:
+        """Replace what is held here by the state of another replica of the same run.
+
+        done: after how many steps.
+        parameters, optimizer: at least what this rank keeps; optimizer None: it never steps here.
+        Raises SchemaMismatch, before anything is changed, when they do not fit.
+        """
+        kept = self.backend.parameters()
+        expected = {name: (value.dtype.str, value.shape) for name, value in kept.items()}
+        given = {
+            name: (value.dtype.str, value.shape)
+            for name, value in parameters.items()
+            if name in expected
+        }
+        if given != expected:
+            raise SchemaMismatch(self._rank, expected, given, "parameters of a restored state")
+        mine = None if optimizer is None else of_parameters(optimizer, expected)
+        self.done = None
+        self.backend.load_state(parameters, mine)
+        self.done = done
+
     def parameter_digests(self) -> list[bytes | None]:
         """SHA-256 of the parameters of each server's buckets, None where they are not here.
 
@@ -178,13 +242,22 @@ class Replica:
         """
         entries = entries_of(self.backend.parameters())
         return [
-            bytes.fromhex(entries_sha256(entries, self._names_of(server)))
+            bytes.fromhex(entries_sha256(entries, self.names_of(server)))
             if server in self._held
             else None
             for server in range(self.config.num_servers)
         ]
 
-    def _names_of(self, server: int) -> list[str]:
+    def optimizer_digests(self, applies: bool) -> list[bytes | None]:
+        """SHA-256 of the optimizer's state of each server's buckets, None where it is not here."""
+        digests: list[bytes | None] = []
+        for server in range(self.config.num_servers):
+            here = applies and server in self._held
+            entries = entries_of(self.part(server)[1]) if here else {}
+            digests.append(bytes.fromhex(entries_sha256(entries)) if here else None)
+        return digests
+
+    def names_of(self, server: int) -> list[str]:
         """The parameters in the buckets that a server owns."""
         owned = owned_buckets(server, len(self.buckets), self.config.num_servers)
         return [name for index in owned for name in self.buckets[index].names]

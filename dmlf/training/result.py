@@ -15,8 +15,10 @@ from dmlf.training.timeline import Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankReport:
-    """What one rank measured and where it ended; every list has one entry per step.
+    """What one rank measured and where it ended; every list has one entry per step it did.
 
+    `first_step` is the first of these: not 0 in a run that went on from a checkpoint. `completed`
+    says whether the run's last step was reached, and not stopped before by a signal.
     `role` is `worker` or `server`. Times are seconds on CLOCK_MONOTONIC; `wait_s` is the part of
     `communication_s` spent blocked in a receive, `hidden_s` the part during which this rank still
     computed. `loss_sum` is summed over the rank's samples.
@@ -29,6 +31,8 @@ class RankReport:
 
     rank: int
     role: str
+    first_step: int = 0
+    completed: bool = True
     initial_state_sha256: str
     state: RankState
     start_s: Sequence[float]
@@ -69,7 +73,8 @@ class RunResult:
     """A completed run: its configuration, every rank's report, and the launcher's times in s.
 
     `launch_s` is from the request to the first step, `lock_wait_s` the wait for the host-wide
-    measuring lock, `load_*` the load averages over 1, 5 and 15 minutes.
+    measuring lock, `load_*` the load averages over 1, 5 and 15 minutes. `recoveries`: see
+    `dmlf.training.recoveries`; after one, the reports are those of the last generation.
     """
 
     config: RunConfig
@@ -81,6 +86,7 @@ class RunResult:
     lock_wait_s: float
     load_before: Sequence[float]
     load_after: Sequence[float]
+    recoveries: Sequence[Mapping[str, Any]] = ()
 
     def final_state(self) -> RankState:
         """Parameters and optimizer of all ranks together; the run's one hash is its `sha256()`.

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from dmlf.config import UNSYNCHRONIZED, RunConfig
-from dmlf.errors import ConfigError
+from dmlf.errors import ConfigError, RunInterrupted
 from dmlf.protocol import registry
 from dmlf.runtime import process_context, run_ranks
+from dmlf.runtime.faults import FaultKind, FaultSpec
 from dmlf.runtime.measuring_lock import measuring_lock
+from dmlf.runtime.membership import Incident
+from dmlf.runtime.stop import StopSignal
+from dmlf.runtime.supervisor import RestartPolicy, Supervisor
+from dmlf.training.checkpoints import CheckpointPlan
 from dmlf.training.ddp_job import DdpJob
 from dmlf.training.hosts import Rendezvous, coordinate
 from dmlf.training.preflight import preflight
+from dmlf.training.recoveries import describe, recovery_of
 from dmlf.training.result import RankReport, RunResult
 from dmlf.training.torchrun import (
     own_rank,
@@ -26,7 +35,7 @@ from dmlf.training.torchrun import (
     started_by_torchrun,
 )
 from dmlf.training.worker import RankJob
-from dmlf.transport import TRANSPORTS
+from dmlf.transport import TRANSPORTS, Endpoint
 from dmlf.transport.emulated import EmulatedLink, emulate
 
 
@@ -37,6 +46,10 @@ def train(
     transcript: bool = False,
     timeline_steps: int = 0,
     rendezvous: Rendezvous | None = None,
+    checkpoint: CheckpointPlan | None = None,
+    restarts: RestartPolicy | None = None,
+    faults: Sequence[FaultSpec] = (),
+    struck: dict[int, float] | None = None,
 ) -> RunResult:
     """Run `config` to its end in processes of its own and return what was measured.
 
@@ -47,30 +60,47 @@ def train(
     transcript: let every rank record the hashes of what it does; it costs time in every step, and
     nothing overlaps. timeline_steps: let every rank record when it did what, for the first steps.
     rendezvous: do not start ranks here, but have workers on any hosts run them (`dmlf worker`).
+    checkpoint: save the state as the run goes on, or go on from there; SIGTERM and SIGINT then
+    end the run between two steps, with a checkpoint, as RunInterrupted (of ranks of this host).
+    restarts: begin the group anew when a rank of this host dies, hangs or loses a message.
+    faults: to be injected. struck: takes, also when this raises, by number of a fault when it
+    struck, in seconds on CLOCK_MONOTONIC.
     Raises ConfigError before any process starts, and what ended the run otherwise.
     """
     preload = preflight(config)
-    for key, value in (("transcript", transcript), ("timeline", timeline_steps)):
-        if value and config.algorithm in ("ddp", UNSYNCHRONIZED):
-            raise ConfigError(key, value, f"none with algorithm {config.algorithm!r}")
     if isinstance(timeline_steps, bool) or timeline_steps < 0:
         raise ConfigError("timeline", timeline_steps, "a number of steps, at least 0")
-    if config.emulates and (rendezvous is not None or started_by_torchrun(config.transport)):
+    here = rendezvous is None and not started_by_torchrun(config.transport)
+    if config.emulates and not here:
         key = "emulate_latency_s" if config.emulate_latency_s else "emulate_bandwidth_bits_per_s"
         allowed = "0 where ranks may be on several hosts, which share no clock"
         raise ConfigError(key, getattr(config, key), allowed)
+    stop = StopSignal() if checkpoint is not None and here else None
+    job = RankJob(config, None, transcript, timeline_steps, checkpoint, stop, tuple(faults))
+    _check_recording(job)
+    if restarts is None:
+        restarts = RestartPolicy(0)
+    if restarts.max_restarts or faults:
+        _check_restarts(job, restarts, here)
+    if checkpoint is not None and here:
+        checkpoint.check_folder()
+    incidents: list[Incident] = []
     started_at, start = datetime.now(UTC), time.monotonic()
     locks = exclusive and speaks_for_the_run(config.transport)
     with measuring_lock() if locks else nullcontext(0.0) as lock_wait_s:
         load_before = os.getloadavg()
-        job = RankJob(config, None, transcript, timeline_steps)
         locked = time.monotonic()
         if rendezvous is not None:
             ranks, launch_s = coordinate(config, job, rendezvous)
         else:
-            ranks = _run(config, preload, job)
-            launch_s = _first_step(ranks, own_rank(config.transport)) - locked
+            ranks = _run(
+                config, preload, job, restarts, incidents, {} if struck is None else struck
+            )
+            launch_s = _first_step(ranks, own_rank(config.transport), locked) - locked
         load_after = os.getloadavg()
+    if checkpoint is not None and stop is not None and not all(rank.completed for rank in ranks):
+        done = ranks[0].first_step + len(ranks[0].step_s)
+        raise RunInterrupted(stop.number, done, checkpoint.folder)
     return RunResult(
         config=config,
         ranks=ranks,
@@ -81,14 +111,57 @@ def train(
         lock_wait_s=lock_wait_s,
         load_before=load_before,
         load_after=load_after,
+        recoveries=[recovery_of(incident) for incident in incidents],
     )
 
 
-def _first_step(ranks: list[RankReport], own_rank: int | None) -> float:
-    """When the first step began, on this host's clock: under torchrun only the own rank's is."""
-    if own_rank is not None:
-        return ranks[own_rank].start_s[0]
-    return min(report.start_s[0] for report in ranks)
+def _check_recording(job: RankJob) -> None:
+    """Refuse to record or to save what is not there. Raises ConfigError."""
+    saves = None if job.checkpoint is None else job.checkpoint.folder
+    for key, value in (
+        ("transcript", job.transcript),
+        ("timeline", job.timeline_steps),
+        ("checkpoint_dir", saves),
+    ):
+        if value and job.config.algorithm in ("ddp", UNSYNCHRONIZED):
+            raise ConfigError(key, value, f"none with algorithm {job.config.algorithm!r}")
+    if job.transcript and job.checkpoint is not None and job.checkpoint.resume:
+        raise ConfigError("transcript", True, "a run from its first step, without --resume")
+
+
+def _check_restarts(job: RankJob, restarts: RestartPolicy, here: bool) -> None:
+    """Refuse what cannot be begun anew. Raises ConfigError."""
+    config, times = job.config, restarts.max_restarts
+    if (
+        not here
+        or config.algorithm in ("ddp", UNSYNCHRONIZED)
+        or config.transport == "process_group"
+    ):
+        allowed = "with local ranks over queue, shm or tcp: others end with the first failure"
+        if job.faults:
+            raise ConfigError("fault", str(job.faults[0]), allowed)
+        raise ConfigError("max_restarts", times, f"0, or {allowed}")
+    size = _group_size(config)
+    for spec in job.faults:
+        if spec.rank >= size:
+            raise ConfigError("fault", str(spec), f"a rank below {size}, servers included")
+        if spec.kind is FaultKind.CORRUPT and config.transport != "tcp":
+            allowed = "corrupt with transport tcp: the others move memory, which they trust"
+            raise ConfigError("fault", str(spec), allowed)
+        if spec.kind is FaultKind.DISK_FULL and job.checkpoint is None:
+            raise ConfigError("fault", str(spec), "disk-full with a folder of checkpoints")
+    for key, value in (("transcript", job.transcript), ("timeline", job.timeline_steps)):
+        if value:
+            raise ConfigError(key, value, "a run without --max-restarts: it records all steps")
+
+
+def _first_step(ranks: list[RankReport], own_rank: int | None, otherwise: float) -> float:
+    """When the first step began, on this host's clock: under torchrun only the own rank's is.
+
+    otherwise: the answer where no step was left to do.
+    """
+    on_this_clock = ranks if own_rank is None else [ranks[own_rank]]
+    return min((rank.start_s[0] for rank in on_this_clock if rank.start_s), default=otherwise)
 
 
 def replay_hash(config: RunConfig) -> str:
@@ -98,12 +171,36 @@ def replay_hash(config: RunConfig) -> str:
     return str(result)
 
 
-def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport]:
+def _group_size(config: RunConfig) -> int:
+    """Workers and servers."""
+    algorithm = registry().get(config.algorithm)
+    return config.world_size + (algorithm.server_count(config.num_servers) if algorithm else 0)
+
+
+def _endpoints(context: ForkServerContext, config: RunConfig) -> Sequence[Endpoint]:
+    """A place for every rank in a new group on this host."""
+    endpoints = TRANSPORTS[config.transport](context, _group_size(config))
+    if not config.emulates:
+        return endpoints
+    link = EmulatedLink(config.emulate_latency_s, config.emulate_bandwidth_bits_per_s)
+    return emulate(endpoints, link)
+
+
+def _run(
+    config: RunConfig,
+    preload: list[str],
+    job: RankJob,
+    restarts: RestartPolicy,
+    incidents: list[Incident],
+    struck: dict[int, float],
+) -> list[RankReport]:
     if started_by_torchrun(config.transport):
         return run_as_member(config, job)
     context = process_context(preload, config.threads_per_rank)
+    if restarts.max_restarts or job.faults:
+        return _run_again(context, job, restarts, incidents, struck)
     if config.algorithm == "serial":
-        return run_ranks(context, "dmlf.training.worker:run_rank", [job])
+        return run_ranks(context, "dmlf.training.worker:run_rank", [job], stop=job.stop)
     if config.algorithm == "ddp":
         # Gloo would listen on the address of the host's name; keep it on loopback.
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -117,12 +214,33 @@ def _run(config: RunConfig, preload: list[str], job: RankJob) -> list[RankReport
         apart = [replace(job, endpoint=endpoint) for endpoint in meeting]
         program = "dmlf.training.unsynchronized:run_unsynchronized_rank"
         return run_ranks(context, program, apart)
-    algorithm = registry().get(config.algorithm)
-    num_servers = algorithm.server_count(config.num_servers) if algorithm else 0
-    group_size = config.world_size + num_servers
-    endpoints = TRANSPORTS[config.transport](context, group_size)
-    if config.emulates:
-        link = EmulatedLink(config.emulate_latency_s, config.emulate_bandwidth_bits_per_s)
-        endpoints = emulate(endpoints, link)
+    endpoints = _endpoints(context, config)
     jobs = [replace(job, endpoint=endpoint) for endpoint in endpoints]
-    return run_ranks(context, "dmlf.training.worker:run_rank", jobs)
+    return run_ranks(context, "dmlf.training.worker:run_rank", jobs, stop=job.stop)
+
+
+def _run_again(
+    context: ForkServerContext,
+    job: RankJob,
+    restarts: RestartPolicy,
+    incidents: list[Incident],
+    struck: dict[int, float],
+) -> list[RankReport]:
+    """Run the ranks of this host, beginning anew as often as `restarts` allows."""
+    config = job.config
+    size = _group_size(config)
+
+    def make_endpoints(_generation: int) -> Sequence[Endpoint | None]:
+        return [None] if config.algorithm == "serial" else _endpoints(context, config)
+
+    def tell(incident: Incident) -> None:
+        incidents.append(incident)
+        print(f"dmlf: {describe(incident)}", file=sys.stderr, flush=True)
+
+    supervisor = Supervisor(
+        context, "dmlf.training.again:RecoverableRank", [job] * size, make_endpoints, restarts, tell
+    )
+    try:
+        return supervisor.run(job.stop)
+    finally:
+        struck.update(supervisor.fired)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from dmlf.config import RunConfig
@@ -121,6 +122,25 @@ class TorchBackend:
             for key, value in self._optimizer.state.get(parameter, {}).items()
             if isinstance(value, self._torch.Tensor)
         }
+
+    def load_state(
+        self, parameters: Mapping[str, Float32], optimizer: Mapping[str, npt.NDArray[Any]] | None
+    ) -> None:
+        """Copy the parameters, and the optimizer's tensors into a state made anew.
+
+        torch makes a parameter's state with its first gradient, so what was not there stays away.
+        """
+        torch = self._torch
+        for name, parameter in self._named.items():
+            parameter.data.copy_(torch.from_numpy(parameters[name]))
+        if optimizer is None:
+            return
+        self._optimizer.state.clear()
+        for key, value in optimizer.items():
+            name, _, slot = key.rpartition(".")
+            # A copy in torch's own memory, with its alignment; also of what has no dimensions.
+            tensor = torch.from_numpy(np.ascontiguousarray(value)).clone()
+            self._optimizer.state[self._named[name]][slot] = tensor.reshape(value.shape)
 
     def evaluate(self) -> tuple[float, float | None]:
         """Mean test loss, and accuracy where there are classes."""

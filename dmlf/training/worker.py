@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dmlf.config import RunConfig
 from dmlf.env import source_sha256
 from dmlf.errors import ReplicaDivergence, SchemaMismatch
-from dmlf.protocol import Algorithm, Member, Phase, confirm_equal, local_step, registry
+from dmlf.protocol import (
+    Algorithm,
+    Holding,
+    Member,
+    Phase,
+    Steps,
+    confirm_equal,
+    local_step,
+    registry,
+)
 from dmlf.runtime import Driver, Local, NoTransport
 from dmlf.runtime.clock import seconds_behind_rank_0
+from dmlf.runtime.faults import FaultSpec, Injector
+from dmlf.runtime.member import Line
+from dmlf.runtime.stop import StopSignal
+from dmlf.training.checkpoints import Checkpointer, CheckpointPlan, writer_of
 from dmlf.training.native import native_step
 from dmlf.training.progress import progress
 from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica, make_backend
+from dmlf.training.restoring import Restored, restore
 from dmlf.training.result import RankReport
 from dmlf.training.sampler import owned_shards
 from dmlf.training.synchronizer import RankStep, Synchronizer, make_synchronizer
@@ -29,13 +46,17 @@ from dmlf.transport.process_group import GroupTransport
 class RankJob:
     """What a rank's process is told: the run, its links (None: it trains alone), what to record.
 
-    timeline_steps: steps to record in `RankReport.timeline`.
+    timeline_steps: steps to record in `RankReport.timeline`. checkpoint: None saves nothing.
+    stop: asks to end the run between two steps. faults: to be injected.
     """
 
     config: RunConfig
     endpoint: Endpoint | None
     transcript: bool = False
     timeline_steps: int = 0
+    checkpoint: CheckpointPlan | None = None
+    stop: StopSignal | None = None
+    faults: tuple[FaultSpec, ...] = ()
 
 
 def run_rank(rank: int, job: RankJob) -> RankReport:
@@ -56,8 +77,27 @@ def run_rank(rank: int, job: RankJob) -> RankReport:
     return report
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What a rank brings to a generation, where there may be several of them.
+
+    holding: what its process holds that may be used. history: of the run, from the first of its
+    kind on, up to `history_step`; it matters on rank 0.
+    """
+
+    generation: int
+    line: Line
+    holding: Holding | None
+    history: Mapping[str, Any] | None
+    history_step: int
+    injector: Injector | None = None
+
+
 class Trainer:
-    """One rank's run: the replica computes, messages synchronise, every step ends committed."""
+    """One rank's run: the replica computes, messages synchronise, every step ends committed.
+
+    again: what a rank brings that has been here before, where the group may be begun anew.
+    """
 
     def __init__(
         self,
@@ -66,7 +106,9 @@ class Trainer:
         member: Member,
         algorithm: Algorithm | None,
         job: RankJob,
+        again: Again | None = None,
     ) -> None:
+        self._again = again
         self._replica = replica
         self._member = member
         self._algorithm = algorithm
@@ -80,8 +122,21 @@ class Trainer:
         self._synchronizer = self._make_synchronizer(transport, job)
         # Workers of a parameter server have no optimizer state: it lives on the servers.
         self._applies = not (self._is_worker and member.num_servers)
-        self._recorder = StepRecorder()
+        self.recorder = StepRecorder()
         self._transcript = TranscriptRecorder(replica, self._applies) if job.transcript else None
+        self._checkpointer: Checkpointer | None = None
+        if job.checkpoint is not None:
+            self._checkpointer = Checkpointer(
+                job.checkpoint,
+                replica,
+                member,
+                self.recorder,
+                self._drive,
+                self._confirm_state,
+                None if again is None else again.injector,
+            )
+        self._plan = job.checkpoint
+        self._stop = job.stop
         self._traffic = (0, 0)
 
     def _make_synchronizer(self, transport: Transport, job: RankJob) -> Synchronizer:
@@ -93,7 +148,11 @@ class Trainer:
 
         def make_driver(local: Local) -> Driver:
             self._driver = Driver(
-                transport, local, timeout_s, observer if job.timeline_steps else None
+                transport,
+                local,
+                timeout_s,
+                observer if job.timeline_steps else None,
+                None if self._again is None else self._again.line.check,
             )
             return self._driver
 
@@ -110,6 +169,9 @@ class Trainer:
         if isinstance(transport, GroupTransport) and self._replica.config.algorithm == "native":
             return lambda step: native_step(transport, step, num_buckets)
         rank_step = self._algorithm.rank_step if self._algorithm else local_step
+        injector = None if self._again is None else self._again.injector
+        if injector is not None:
+            return lambda step: injector.through(step, rank_step(member, step, num_buckets))
         return lambda step: rank_step(member, step, num_buckets)
 
     def train(self) -> RankReport:
@@ -118,32 +180,93 @@ class Trainer:
             return self._train()
         finally:
             self._synchronizer.close()
+            if self._checkpointer is not None:
+                self._checkpointer.abandon()
 
     def _train(self) -> RankReport:
         replica, sampler = self._replica, self._replica.sampler
         self._handshake(replica.initial_state_sha256)
-        self._end_epoch(0, 0, 0, 0)
-        first, seen = 0, 0
-        for step in progress(range(replica.num_steps), self._member.rank):
-            seen += self._step(step)
-            if (step + 1) % sampler.steps_per_epoch == 0 or step + 1 == replica.num_steps:
-                epoch = step // sampler.steps_per_epoch + 1
-                self._end_epoch(epoch, step + 1, step + 1 - first, seen)
-                first, seen = step + 1, 0
-        return self._report()
+        done = self._begin()
+        for step in progress(range(done, replica.num_steps), self._member.rank):
+            if self._again is not None:
+                self._again.line.check()
+            if self._stop is not None and self._member.rank == 0:
+                self._stop.begin(step)
+            self._step(step)
+            done = step + 1
+            whole = done % sampler.steps_per_epoch == 0
+            if whole or done == replica.num_steps:
+                self._end_epoch(step // sampler.steps_per_epoch + 1, done, whole)
+            if self._checkpointer is not None:
+                self._checkpointer.after(done)
+            if self._stop is not None and self._stop.follows(step):
+                break
+        if self._checkpointer is not None:
+            self._checkpointer.finish(done)
+        return self._report(completed=done == replica.num_steps)
 
-    def _step(self, step: int) -> int:
-        """One step; return the samples of the global batch."""
+    def _begin(self) -> int:
+        """Return the first step to do: 0, or where a checkpoint or those who were here go on."""
+        restored = self._restore()
+        done, again = restored.step, self._again
+        self.recorder.first_step = done
+        if self._checkpointer is not None:
+            self._checkpointer.begin(done if restored.durable else None)
+        epoch, into_epoch = divmod(done, self._replica.sampler.steps_per_epoch)
+        if self._member.rank == 0:
+            if self.recorder.last_epoch < epoch and not into_epoch:
+                self._evaluate(epoch, whole=True)
+            if done == self._replica.num_steps and into_epoch:
+                self._evaluate(epoch + 1, whole=False)
+        self._confirm_state(done)
+        if again is not None:
+            again.line.resumed(done, restored.source)
+        if restored.durable and self._member.rank == 0 and (again is None or not again.generation):
+            print(f"dmlf: going on after step {done}, from {restored.source}", file=sys.stderr)
+        return done
+
+    def _restore(self) -> Restored:
+        """Come by the state to go on with, and on rank 0 by the history of the run."""
+        again, plan = self._again, self._plan
+        if again is None or again.generation == 0:
+            if plan is not None and self._member.rank == writer_of(self._member):
+                plan.check_folder()
+            if plan is None or not plan.resume:
+                return Restored(0, "the start", False, None)
+        holding = None if again is None else again.holding
+        restored = restore(self._replica, self._member, self._drive, plan, holding)
+        if self._member.rank != 0:
+            return restored
+        if restored.history is not None:
+            self.recorder.go_on(restored.history)
+        elif again is not None and again.history is not None:
+            self.recorder.go_on(again.history)
+        known = again is None or again.history_step == restored.step
+        if restored.history is None and restored.step and not known:
+            self.recorder.lose_losses()
+        return restored
+
+    def _drive(self, protocol: Steps[None]) -> None:
+        """Drive a protocol between steps."""
+        injector = None if self._again is None else self._again.injector
+        self._synchronizer.run(protocol if injector is None else injector.through(-1, protocol))
+
+    def _step(self, step: int) -> None:
         replica, driver = self._replica, self._driver
+        injector = None if self._again is None else self._again.injector
+        if injector is not None:
+            injector.compute(step)
         messages, payload_bytes = driver.messages_sent, driver.payload_bytes_sent
         self._timeline.begin_step(step)
-        with self._recorder.step() as phases:
+        with self.recorder.step() as phases:
             start = time.monotonic()
             shards = replica.sampler.shards(step)
             drawn = time.monotonic()
             on_complete = self._synchronizer.begin(step)
             if self._is_worker:
                 phases["loss_sum"] = replica.compute(step, shards, on_complete)
+                if injector is not None:
+                    injector.computed(step, replica.store.rows)
                 phases["samples"] = sum(len(shards[index]) for index in replica.shards)
             if self._transcript is not None:
                 self._transcript.before_reduction(shards)
@@ -164,31 +287,45 @@ class Trainer:
             self._traffic[0] + driver.messages_sent - messages,
             self._traffic[1] + driver.payload_bytes_sent - payload_bytes,
         )
-        return sum(len(shard) for shard in shards)
 
     def _handshake(self, initial_state: str) -> None:
         """Refuse to start unless configuration, code and initial state are the same everywhere."""
         facts = f"{self._replica.config.sha256()}|{source_sha256()}|{initial_state}"
         digest = hashlib.sha256(facts.encode()).digest()
         subject = "configuration, source code or initial state"
-        self._synchronizer.run(confirm_equal(self._member, 0, [digest], subject, SchemaMismatch))
+        self._drive(confirm_equal(self._member, 0, [digest], subject, SchemaMismatch))
 
-    def _end_epoch(self, epoch: int, step: int, steps: int, num_samples: int) -> None:
+    def _end_epoch(self, epoch: int, step: int, whole: bool) -> None:
         """Evaluate on rank 0; then go on together, having checked that replicas are equal."""
         if self._member.rank == 0:
-            start = time.monotonic()
-            test_loss, accuracy = self._replica.backend.evaluate()
-            self._timeline.computed("evaluate", start, time.monotonic())
-            self._recorder.end_epoch(epoch, steps, num_samples, test_loss, accuracy)
-        digests = self._replica.parameter_digests()
-        subject = f"parameters after step {step}"
-        self._synchronizer.run(
+            self._evaluate(epoch, whole)
+        self._confirm_replicas(step)
+
+    def _evaluate(self, epoch: int, whole: bool) -> None:
+        start = time.monotonic()
+        test_loss, accuracy = self._replica.backend.evaluate()
+        self._timeline.computed("evaluate", start, time.monotonic())
+        self.recorder.end_epoch(epoch, test_loss, accuracy, whole=whole)
+        if self._again is not None:
+            self._again.line.note((self.recorder.done, self.recorder.history()))
+
+    def _confirm_replicas(self, step: int) -> None:
+        self._confirm(step, self._replica.parameter_digests(), f"parameters after step {step}")
+
+    def _confirm_state(self, step: int) -> None:
+        """Check that all who hold a part of parameters or optimizer hold the same."""
+        replica = self._replica
+        digests = [*replica.parameter_digests(), *replica.optimizer_digests(self._applies)]
+        self._confirm(step, digests, f"state after step {step}")
+
+    def _confirm(self, step: int, digests: Sequence[bytes | None], subject: str) -> None:
+        self._drive(
             confirm_equal(
                 self._member, step, digests, subject, ReplicaDivergence, Phase.REPLICA_CHECK
             )
         )
 
-    def _report(self) -> RankReport:
+    def _report(self, completed: bool) -> RankReport:
         replica, member = self._replica, self._member
         messages: int | None = 0
         payload_bytes: int | None = 0
@@ -199,11 +336,12 @@ class Trainer:
             exact = replica.config.reduction == "exact"
             shapes = [bucket.shape(exact) for bucket in replica.buckets]
             traffic = self._algorithm.traffic(shapes, member.world_size, member.num_servers)
-            messages = traffic.messages * replica.num_steps
-            payload_bytes = traffic.payload_bytes * replica.num_steps
-        return self._recorder.report(
+            messages = traffic.messages * len(self.recorder.step_s)
+            payload_bytes = traffic.payload_bytes * len(self.recorder.step_s)
+        return self.recorder.report(
             rank=member.rank,
             role="worker" if self._is_worker else "server",
+            completed=completed,
             initial_state_sha256=replica.initial_state_sha256,
             state=replica.state(applies=self._applies),
             messages_sent=None if native else self._traffic[0],

@@ -45,6 +45,9 @@ class Transport(Protocol):
     def close(self) -> None:
         """Deliver what was sent and free the links; the transport cannot be used again."""
 
+    def abandon(self) -> None:
+        """Free the links at once, whatever is on the way: the peers may be gone or hung up."""
+
 
 class Endpoint(Protocol):
     """A rank's place in a network of links, small enough to travel to the rank's process."""

@@ -116,6 +116,10 @@ class EmulatedTransport:
         """Close the inner transport."""
         self._inner.close()
 
+    def abandon(self) -> None:
+        """Abandon the inner transport."""
+        self._inner.abandon()
+
 
 @dataclass(frozen=True, slots=True)
 class EmulatedEndpoint:

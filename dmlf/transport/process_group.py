@@ -128,6 +128,10 @@ class GroupTransport:
             thread.join(_CLOSE_S)
         self._group = None
 
+    def abandon(self) -> None:
+        """Let go of the group; its threads end when its connections do."""
+        self._group = None
+
     def _send(self, dst: int, tag: Tag, code: int, data: npt.NDArray[np.uint8]) -> None:
         generation, step, bucket, phase, round_, src = tag
         header = (generation, step, bucket, _PHASES.index(phase), round_, src, data.size, code)

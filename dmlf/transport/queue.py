@@ -73,6 +73,12 @@ class QueueTransport:
         for link in self._incoming.values():
             link.close()
 
+    def abandon(self) -> None:
+        """Close; what the feeder threads have not written is lost."""
+        for link in (*self._outgoing.values(), *self._incoming.values()):
+            link.cancel_join_thread()
+            link.close()
+
 
 @dataclass(frozen=True, slots=True)
 class QueueEndpoint:

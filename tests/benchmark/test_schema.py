@@ -47,6 +47,20 @@ def changed_sample(metrics: Metrics) -> None:
         rank(metrics, index)["step_s"] = [0.001] * 60
 
 
+def speed_is_null(metrics: Metrics) -> None:
+    metrics["step_time_s"] = None
+
+
+def nothing_measured_from_the_start(metrics: Metrics) -> None:
+    for index in (0, 1):
+        rank(metrics, index)["samples"] = [1] * 60
+
+
+def speed_of_nothing(metrics: Metrics) -> None:
+    nothing_measured_from_the_start(metrics)
+    metrics["timing"]["first_step"] = 9
+
+
 def changed_configuration(metrics: Metrics) -> None:
     metrics["config"]["learning_rate"] = 0.2
 
@@ -95,6 +109,9 @@ BROKEN: list[tuple[Callable[[Metrics], object], str]] = [
     (other_seed, "seeds.seed"),
     (faster_than_measured, "throughput_samples_per_s"),
     (changed_sample, "timing.step_time_s.mean"),
+    (speed_is_null, "step_time_s"),
+    (nothing_measured_from_the_start, "timing.per_rank"),
+    (speed_of_nothing, "timing.measured_steps"),
     (changed_configuration, "provenance.config_sha256"),
     (configuration_without_key, "config"),
     (lambda m: m["config"].update(world_size=0), "config"),

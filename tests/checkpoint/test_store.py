@@ -255,7 +255,7 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     other = replace(CONFIG, learning_rate=0.25)
     with CheckpointStore(tmp_path, CONFIG) as store:
         store.save(snapshot(1))
-        with pytest.raises(CheckpointWriteError, match="another configuration"):
+        with pytest.raises(CheckpointWriteError, match="another run"):
             store.save(snapshot(2, config=other))
     with pytest.raises(CheckpointMismatch, match=r"learning_rate 0\.1 instead of 0\.25"):
         CheckpointStore(tmp_path, other)

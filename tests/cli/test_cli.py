@@ -195,3 +195,54 @@ def test_a_wrong_command_line_gets_one_line(
     said = capsys.readouterr().err
     assert text in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_run_goes_on_and_its_metrics_say_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As many steps as were done here, the whole learning curve, the undisturbed run's hash."""
+    whole, part, nothing = (tmp_path / name / "metrics.json" for name in ("whole", "part", "none"))
+    common = ["train", "--task", "synthetic", "--task-option", "num_samples=96"]
+    common += ["--global-batch-size", "32", "--algorithm", "ring", "--world-size", "2"]
+    saving = [*common, "--checkpoint-dir", str(tmp_path / "c"), "--checkpoint-keep", "2"]
+    goes_on = [*saving, "--max-steps", "11", "--resume", "--warmup-steps", "2"]
+    assert run(capsys, *common, "--max-steps", "11", "--output", str(whole))[0] == 0
+    assert run(capsys, *saving, "--max-steps", "4", "--warmup-steps", "1")[0] == 0
+    assert run(capsys, *goes_on, "--output", str(part))[0] == 0
+    code, out, _ = run(capsys, *goes_on, "--output", str(nothing))
+    assert code == 0
+    assert "no step measured" in out
+    metrics, resumed, ended = (json.loads(path.read_text()) for path in (whole, part, nothing))
+    assert metrics["timing"]["first_step"] == 0
+    assert resumed["timing"]["first_step"] == 4
+    assert resumed["timing"]["measured_steps"] == 5
+    assert resumed["final_state_sha256"] == metrics["final_state_sha256"]
+    assert resumed["convergence"]["step_loss"] == metrics["convergence"]["step_loss"][4:]
+    assert resumed["correctness"]["traffic_matches_theory"] is True
+    assert (ended["timing"]["first_step"], ended["timing"]["measured_steps"]) == (11, 0)
+    assert ended["throughput_samples_per_s"] is None
+    assert ended["final_state_sha256"] == metrics["final_state_sha256"]
+    for other in (resumed, ended):
+        for mine, theirs in zip(
+            other["convergence"]["epochs"], metrics["convergence"]["epochs"], strict=True
+        ):
+            assert {**mine, "elapsed_s": 0} == {**theirs, "elapsed_s": 0}
+        elapsed = [entry["elapsed_s"] for entry in other["convergence"]["epochs"]]
+        assert elapsed == sorted(elapsed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--resume"], ["resume", "--checkpoint-dir"]),
+        (["--checkpoint-every", "5"], ["checkpoint_every", "--checkpoint-dir"]),
+        (["--checkpoint-every", "0", "--checkpoint-dir", "x"], ["checkpoint_every", "from 1"]),
+        (["--checkpoint-keep", "0", "--checkpoint-dir", "x"], ["checkpoint_keep", "at least 1"]),
+    ],
+)
+def test_checkpoint_flags_that_make_no_sense(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], names: list[str]
+) -> None:
+    code, _, err = run(capsys, "train", *SMALL, *arguments)
+    assert code == 2
+    assert all(name in err for name in names), err

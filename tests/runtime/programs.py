@@ -9,7 +9,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dmlf.errors import DeadlineExceeded, NonFiniteGradient, PeerLost
+from dmlf.protocol import Message
 from dmlf.runtime.conversation import END
+from dmlf.runtime.parcel import receive_parcel
 from dmlf.transport import Endpoint
 
 
@@ -91,3 +93,12 @@ def answer_doubled(rank: int, argument: tuple[int, Connection]) -> int:
         questions.send(2 * number + offset)
         count += 1
     return count
+
+
+def echo_over_parcels(pipe: Any) -> None:
+    """Answer one message, doubled, over each endpoint that comes."""
+    while (endpoint := receive_parcel(pipe)) is not None:
+        link = endpoint.connect()
+        message = link.recv(0, 30.0)
+        link.send(0, Message(message.tag._replace(src=1), message.payload * 2))
+        link.close()

@@ -86,3 +86,26 @@ def test_a_silent_peer_ends_at_the_deadline(transport: str) -> None:
     assert caught.value.peer == 0
     assert first.recv(1, 30.0).tag.phase is Phase.REDUCE_SCATTER
     close_all([first, second])
+
+
+@pytest.mark.parametrize("transport", ["queue", "shm", "tcp"])
+def test_a_wait_can_be_interrupted_and_keeps_its_own_timeout(transport: str) -> None:
+    first, second = group(transport, 2)
+
+    class Ordered(Exception):
+        pass
+
+    def stop() -> None:
+        raise Ordered
+
+    step = registry()["ring"].rank_step
+    with pytest.raises(Ordered):
+        Driver(second, Vector(1, 4), 30.0, interrupt=stop).run(step(Member(1, 2), 5, 1))
+    looks: list[int] = []
+    patient = Driver(second, Vector(1, 4), 0.6, interrupt=lambda: looks.append(1))
+    with pytest.raises(DeadlineExceeded) as caught:
+        patient.run(step(Member(1, 2), 5, 1))
+    assert (caught.value.peer, caught.value.timeout_s) == (0, 0.6)
+    assert len(looks) == 3
+    for transport_ in (first, second):
+        transport_.abandon()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 
 from dmlf import Dataset, NumpyTask, RunConfig
@@ -49,3 +52,13 @@ def broken_loss(config: RunConfig) -> NumpyTask:
 
 def leaves(config: RunConfig) -> NumpyTask:
     raise SystemExit(0)
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_at_start(config: RunConfig) -> NumpyTask:
+    return NumpyTask(
+        name="dies_at_start", load=_data, initial_parameters=_die, loss_and_gradients=_mean_loss
+    )

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from dmlf.config import RunConfig
-from dmlf.errors import ConfigError, ReplicaDivergence
+from dmlf.errors import ConfigError, ReplicaDivergence, SchemaMismatch
 from dmlf.tasks import Dataset, TorchTask
+from dmlf.training.backend import Backend
 from dmlf.training.numpy_backend import NumpyBackend
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.state import RankState, entries_of, merge_states
@@ -164,3 +165,48 @@ def test_parameters_of_another_dtype_are_refused() -> None:
     )
     with pytest.raises(ConfigError, match=r"torch\.float32"):
         TorchBackend(RunConfig(), task)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("task", ["synthetic", "digits"])
+def test_a_loaded_state_goes_on_to_the_same_bits(task: str, optimizer: str, steps: int) -> None:
+    """Also where torch has made no state yet, and over a state that had gone elsewhere."""
+    if task == "digits":
+        pytest.importorskip("torch", reason="trains a torch model")
+    config = replace(SYNTHETIC, task=task, hidden_sizes=(8,), optimizer=optimizer, weight_decay=0.1)
+    generator = np.random.default_rng(2)
+    first, second = make_backend(config), make_backend(replace(config, seed=9))
+    shapes = {name: value.shape for name, value in first.parameters().items()}
+    gradients = [
+        {name: generator.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
+        for _ in range(5)
+    ]
+
+    def step(backend: Backend, index: int) -> None:
+        backend.step({name: value.copy() for name, value in gradients[index].items()})
+
+    for index in range(steps):
+        step(first, index)
+    step(second, 4)
+    second.load_state(first.parameters(), first.optimizer_state())
+    held = [(b.parameters(), b.optimizer_state()) for b in (first, second)]
+    assert entries_of(held[0][0]) == entries_of(held[1][0])
+    assert entries_of(held[0][1]) == entries_of(held[1][1])
+    for index in (3, 4):
+        step(first, index)
+        step(second, index)
+    assert entries_of(first.parameters()) == entries_of(second.parameters())
+    assert entries_of(first.optimizer_state()) == entries_of(second.optimizer_state())
+    second.load_state(make_backend(config).parameters(), None)
+    assert entries_of(second.optimizer_state()) == entries_of(first.optimizer_state())
+
+
+def test_a_state_of_other_parameters_is_refused_before_anything_changes() -> None:
+    replica = Replica(SYNTHETIC, make_backend(SYNTHETIC), 0, range(8))
+    before = replica.state()
+    weight = np.zeros(40, np.float32)
+    for parameters in ({"weight": weight}, {"weight": weight[1:], "bias": weight[:1]}):
+        with pytest.raises(SchemaMismatch, match="restored state"):
+            replica.load_state(parameters, None, 1)
+    assert replica.state() == before

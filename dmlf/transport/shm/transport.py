@@ -108,6 +108,10 @@ class ShmTransport:
         """
         self.__dict__.clear()
 
+    def abandon(self) -> None:
+        """Let go of the memory."""
+        self.__dict__.clear()
+
     def _copy(self, link: Outgoing, payload: Any, num_bytes: int) -> int:
         """Copy `payload` to where its receiver can read it; return the offset."""
         if num_bytes <= INLINE_BYTES:

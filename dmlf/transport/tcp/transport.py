@@ -65,6 +65,7 @@ class TcpTransport:
                 Rules(Kind.DATA, name, session.send_seed, cap, rank, peer, size),
             )
         self._flusher = Flusher(self._links.values())
+        self._corrupts = False
         self._registered: list[tuple[int, int]] = []  # (first address, one past the last)
         self._vectors: list[npt.NDArray[Any]] = []
         self._mover = CoreMover()
@@ -87,11 +88,17 @@ class TcpTransport:
         link, payload = self._links[dst], message.payload
         content, dtype = payload_bytes(payload, link.peer)
         header = encode_data(message.tag, dst, content, dtype, link.outgoing_rules)
+        if self._corrupts:
+            self._corrupts, content = False, memoryview(_altered(content))
         stable = isinstance(payload, bytes) or self._is_registered(payload)
         with self._flusher.turn:
             link.send(header, content, stable)
             self._flusher.notice()
         return content.nbytes
+
+    def corrupt_next(self) -> None:
+        """Flip a bit of the next message's payload on its way: a fault that is injected."""
+        self._corrupts = True
 
     def recv(self, src: int, timeout_s: float) -> Message:
         """Return the next message from `src`, all of it within `timeout_s`.
@@ -117,6 +124,13 @@ class TcpTransport:
             for link in self._links.values():
                 link.close()
             self._links.clear()
+
+    def abandon(self) -> None:
+        """Hang up."""
+        self._flusher.close()
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
 
     def _recv(self, src: int, timeout_s: float) -> Message:
         link = self._links[src]
@@ -179,6 +193,14 @@ class TcpTransport:
             if events:
                 waiting.register(link.descriptor, events)
         waiting.poll(max(1, int(timeout_s * 1000)))
+
+
+def _altered(content: memoryview) -> bytes:
+    """A copy with one bit flipped in the middle."""
+    altered = bytearray(content)
+    if altered:
+        altered[len(altered) // 2] ^= 1
+    return bytes(altered)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,141 @@
+"""Seeded random plans of faults: a pure function of the seed and of what to spread them over."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dmlf.config import RunConfig
+from dmlf.protocol import registry
+from dmlf.runtime.faults import FaultKind, FaultSpec
+
+STEPS = 10
+EVERY_STEPS = 2
+_ENDS = {
+    FaultKind.NAN: "NonFiniteGradient",
+    FaultKind.RAISE: "RemoteError",
+    FaultKind.DISK_FULL: "CheckpointWriteError",
+}
+"""Kinds that no restart can mend, and the error that such a run must end with."""
+_SECOND = 0.25  # of the runs with a kill: how many get another one while they recover
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run, what is to break in it, and how it must end.
+
+    saves: with checkpoints after every EVERY_STEPS steps. ends: the error that it must end with
+    before it is resumed; None: it goes on by itself. recovers: whether it needs a new generation.
+    """
+
+    number: int
+    config: RunConfig
+    faults: tuple[FaultSpec, ...]
+    saves: bool
+    ends: str | None
+
+    @property
+    def recovers(self) -> bool:
+        """Whether a generation must end: all but a pause, and what ends the run."""
+        return self.ends is None and self.faults[0].kind is not FaultKind.DELAY
+
+
+def plan_runs(
+    runs: int, seed: int, algorithms: Sequence[str], transports: Sequence[str]
+) -> list[PlannedRun]:
+    """Deal kinds of faults over algorithms and transports: each combination before any twice."""
+    choices = random.Random(seed)
+    combinations = [
+        (kind, algorithm, transport)
+        for kind in FaultKind
+        for algorithm in algorithms
+        for transport in transports
+        if _makes_sense(kind, algorithm, transport)
+    ]
+    deck: list[tuple[FaultKind, str, str]] = []
+    planned = []
+    for number in range(runs):
+        if not deck:
+            deck = choices.sample(combinations, len(combinations))
+        planned.append(_plan(number, *deck.pop(), choices))
+    return planned
+
+
+def _makes_sense(kind: FaultKind, algorithm: str, transport: str) -> bool:
+    if kind is FaultKind.CORRUPT:
+        return transport == "tcp"
+    # What a server flips all its workers pull: no replica differs from another.
+    return kind is not FaultKind.FLIP or not registry()[algorithm].has_servers
+
+
+def _plan(
+    number: int, kind: FaultKind, algorithm: str, transport: str, choices: random.Random
+) -> PlannedRun:
+    servers = choices.choice((1, 2)) if registry()[algorithm].has_servers else 0
+    config = RunConfig(
+        task="synthetic",
+        task_options={"num_samples": 128, "parameter_dim": 7},  # an epoch is 4 steps
+        global_batch_size=32,
+        num_shards=4,
+        bucket_cap_bytes=4,
+        learning_rate=0.05,
+        max_steps=STEPS,
+        warmup_steps=0,
+        algorithm=algorithm,
+        transport=transport,
+        world_size=choices.choice((2, 3)),
+        num_servers=max(1, servers),
+        reduction=choices.choice(("float32", "exact")),
+        optimizer=choices.choice(("sgd", "adamw")),
+        seed=choices.randrange(3),
+        timeout_s=2.0,
+    )
+    ends = _ENDS.get(kind)
+    saves = ends is not None or choices.random() < 0.5
+    faults = [_fault(kind, config, servers, choices)]
+    if kind is FaultKind.KILL and choices.random() < _SECOND:
+        rank = choices.randrange(config.world_size + servers)
+        phase = choices.choice(("handshake", "state_agreement"))
+        faults.append(FaultSpec(FaultKind.KILL, rank, 0, phase, generation=1))
+    return PlannedRun(number, config, tuple(faults), saves, ends)
+
+
+def _fault(kind: FaultKind, config: RunConfig, servers: int, choices: random.Random) -> FaultSpec:
+    # From step 4 on there is a checkpoint that is durable; the last steps show what came of it.
+    step = choices.randrange(4, STEPS - 2)
+    if kind is FaultKind.DISK_FULL:
+        return FaultSpec(kind, config.world_size if servers else 0, step)
+    if kind in (FaultKind.NAN, FaultKind.RAISE, FaultKind.FLIP):
+        return FaultSpec(kind, choices.randrange(config.world_size), step)
+    rank = choices.randrange(config.world_size + servers)
+    anywhere = kind in (FaultKind.KILL, FaultKind.STOP, FaultKind.DELAY)
+    phase, round_ = choices.choice(places(config, servers, rank, anywhere))
+    seconds = 0.2 if kind is FaultKind.DELAY else None
+    return FaultSpec(kind, rank, step, phase, round_, seconds=seconds)
+
+
+def places(
+    config: RunConfig, servers: int, rank: int, anywhere: bool
+) -> list[tuple[str, int | None]]:
+    """Phases and rounds in which `rank` sends; with `anywhere` also where it waits or computes."""
+    world_size = config.world_size
+    if servers:
+        if rank < world_size:
+            sends, waits = ["push"], ["commit", "pull"]
+        else:
+            sends, waits = ["commit", "pull"], ["push", "apply", "applied"]
+        found: list[tuple[str, int | None]] = [(phase, None) for phase in sends]
+        if anywhere:
+            found += [(phase, None) for phase in waits]
+        return [*found, ("compute", None)] if anywhere and rank < world_size else found
+    found = [("commit", round_) for round_ in range((world_size - 1).bit_length())]
+    if config.algorithm == "ring":
+        found += [
+            (phase, round_)
+            for phase in ("reduce_scatter", "all_gather")
+            for round_ in range(world_size - 1)
+        ]
+    if anywhere:
+        found += [("compute", None), ("apply", None), ("applied", None)]
+    return found

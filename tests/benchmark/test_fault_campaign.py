@@ -1,0 +1,105 @@
+"""A campaign repeats from its seed, and passes no run that it should not."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dmlf.benchmark.fault_campaign import Campaign, run_campaign, validate
+from dmlf.benchmark.fault_plans import PlannedRun, plan_runs
+from dmlf.cli import main
+from dmlf.errors import MetricsError
+from dmlf.runtime.faults import FaultKind, parse_fault
+
+ALGORITHMS, TRANSPORTS = ("ring", "parameter_server", "tree"), ("queue", "shm", "tcp")
+
+
+def planned(number: int = 0, fault: str = "kill:rank=1,step=4", **changes: object) -> PlannedRun:
+    (run,) = plan_runs(1, 0, ["ring"], ["queue"])
+    values = {"faults": (parse_fault(fault),), "saves": False, "ends": None, "number": number}
+    return replace(run, **(values | changes))
+
+
+def test_plans_are_a_function_of_the_seed() -> None:
+    one = plan_runs(300, 5, ALGORITHMS, TRANSPORTS)
+    assert one == plan_runs(300, 5, ALGORITHMS, TRANSPORTS)
+    assert one[:40] == plan_runs(40, 5, ALGORITHMS, TRANSPORTS)
+    assert one != plan_runs(300, 6, ALGORITHMS, TRANSPORTS)
+
+
+def test_plans_cover_every_kind_everywhere_before_any_twice() -> None:
+    combinations = 11 * 9 - 3 * 2 - 3  # corrupt over tcp alone, flip without servers alone
+    runs = plan_runs(combinations, 1, ALGORITHMS, TRANSPORTS)
+    seen = [(run.faults[0].kind, run.config.algorithm, run.config.transport) for run in runs]
+    assert len(set(seen)) == combinations
+    kinds = {(kind, transport) for kind, _, transport in seen}
+    assert (FaultKind.CORRUPT, "shm") not in kinds
+    assert not any(
+        kind is FaultKind.FLIP for kind, algorithm, _ in seen if algorithm == "parameter_server"
+    )
+    for run in runs:
+        servers = run.config.num_servers * (run.config.algorithm == "parameter_server")
+        assert all(spec.rank < run.config.world_size + servers for spec in run.faults)
+        assert (run.ends is not None) == (
+            run.faults[0].kind in (FaultKind.NAN, FaultKind.RAISE, FaultKind.DISK_FULL)
+        )
+        assert run.saves or run.ends is None
+
+
+def test_a_campaign_passes_and_its_file_is_checked() -> None:
+    lines: list[str] = []
+    runs = [
+        planned(0),
+        planned(1, "raise:rank=0,step=6", saves=True, ends="RemoteError"),
+        planned(2, "delay:rank=0,step=4,seconds=0.1"),
+    ]
+    content = run_campaign(runs, 0, ["dmlf", "faults"], lines.append)
+    assert [run["problem"] for run in content["runs"]] == [None] * 3
+    assert [len(run["recoveries"]) for run in content["runs"]] == [1, 0, 0]
+    assert 0.0 <= content["runs"][0]["detection_s"] < 2.0
+    assert content["summary"]["passed"] == 3
+    assert content["summary"]["by_kind"]["kill"] == {"injected": 1, "fired": 1}
+    assert len(lines) == 3
+    wrong = copy.deepcopy(content)
+    wrong["summary"]["passed"] = 2
+    with pytest.raises(MetricsError, match="summary"):
+        validate(wrong, "faults.json")
+    del wrong["runs"][0]["passed"]
+    with pytest.raises(MetricsError, match="passed"):
+        validate(wrong, "faults.json")
+
+
+@pytest.mark.parametrize(
+    ("run", "problem"),
+    [
+        (planned(fault="kill:rank=1,step=99"), "did not fire: kill:rank=1,step=99"),
+        (planned(fault="raise:rank=1,step=4"), "ended with RemoteError instead of success"),
+        (planned(ends="RemoteError", saves=True), "ended with success instead of RemoteError"),
+    ],
+)
+def test_a_run_that_is_not_as_planned_fails(run: PlannedRun, problem: str) -> None:
+    entry = Campaign().run(run)
+    assert not entry["passed"]
+    assert problem in entry["problem"]
+
+
+def test_another_final_state_fails() -> None:
+    campaign, run = Campaign(), planned()
+    campaign._expected[run.config.sha256()] = "0" * 64
+    assert "not that of the undisturbed run" in campaign.run(run)["problem"]
+
+
+def test_the_verb_writes_and_judges(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "faults.json"
+    arguments = ["faults", "--runs", "3", "--seed", "2", "--transports", "shm"]
+    assert main([*arguments, "--output", str(output)]) == 0
+    content = json.loads(output.read_text())
+    validate(content, str(output))
+    assert "3 of 3 runs passed" in capsys.readouterr().out
+    for wrong in (["--algorithms", "star"], ["--transports", "process_group"], ["--only", "3"]):
+        assert main([*arguments, *wrong]) == 2
+        assert wrong[1] in capsys.readouterr().err

@@ -1,0 +1,252 @@
+"""A run that was stopped at any step and goes on ends as the run that was not stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmlf.checkpoint import load_checkpoint, load_newest
+from dmlf.checkpoint.names import parse_checkpoint_name
+from dmlf.config import RunConfig
+from dmlf.errors import (
+    CheckpointMismatch,
+    CheckpointWriteError,
+    ConfigError,
+    NoValidCheckpoint,
+)
+from dmlf.training.result import RankReport
+from dmlf.training.run import train
+from tests.training.trainers import final_state, plan, train_in_threads
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 60.0
+STEPS = 5
+NUMPY = RunConfig(
+    task="synthetic",
+    task_options={"num_samples": 80, "parameter_dim": 7},  # an epoch is 2.5 steps
+    global_batch_size=32,
+    num_shards=4,
+    bucket_cap_bytes=4,
+    learning_rate=0.05,
+    weight_decay=0.01,
+    max_steps=STEPS,
+    timeout_s=30.0,
+)
+TORCH = replace(
+    NUMPY, task="digits", task_options={}, hidden_sizes=(6,), bucket_cap_bytes=600, epochs=1
+)
+NEEDS_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="a torch model")
+TASKS = [pytest.param(NUMPY, id="numpy"), pytest.param(TORCH, id="torch", marks=NEEDS_TORCH)]
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "serial": {},
+    "ring": {"algorithm": "ring", "transport": "queue", "world_size": 2},
+    "one server": {"algorithm": "parameter_server", "transport": "queue", "world_size": 2},
+    "two servers": {
+        "algorithm": "parameter_server",
+        "transport": "queue",
+        "world_size": 2,
+        "num_servers": 2,
+    },
+}
+
+
+def curve(reports: list[RankReport]) -> list[dict[str, Any]]:
+    """The epochs without their times."""
+    return [{k: v for k, v in e.items() if k != "elapsed_s"} for e in reports[0].epochs]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("reduction", ["float32", "exact"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_stopped_at_any_step(
+    strategy: str, reduction: str, optimizer: str, task: RunConfig, tmp_path: Path
+) -> None:
+    config = replace(task, reduction=reduction, optimizer=optimizer, **STRATEGIES[strategy])
+    whole = train_in_threads(config)
+    for stop in range(1, STEPS + 1):
+        folder = tmp_path / str(stop)
+        train_in_threads(replace(config, max_steps=stop), plan(folder))
+        resumed = train_in_threads(config, plan(folder, resume=True))
+        assert final_state(resumed) == final_state(whole)
+        assert [report.first_step for report in resumed] == [stop] * len(resumed)
+        assert [len(report.step_s) for report in resumed] == [STEPS - stop] * len(resumed)
+        assert resumed[0].loss_sum == whole[0].loss_sum[stop:]
+        assert curve(resumed) == curve(whole)
+        assert all(not report.epochs for report in resumed[1:])
+
+
+@pytest.mark.parametrize("before", STRATEGIES)
+@pytest.mark.parametrize("after", STRATEGIES)
+def test_an_exact_run_goes_on_in_any_shape(before: str, after: str, tmp_path: Path) -> None:
+    exact = replace(NUMPY, reduction="exact", optimizer="adamw", num_shards=4)
+    expected = final_state(train_in_threads(exact))
+    train_in_threads(replace(exact, max_steps=2, **STRATEGIES[before]), plan(tmp_path))
+    goes_on = replace(exact, bucket_cap_bytes=1 << 20, timeout_s=31.0, **STRATEGIES[after])
+    if goes_on.world_size == 2 and goes_on.num_servers == 1:
+        goes_on = replace(goes_on, world_size=3)
+    assert final_state(train_in_threads(goes_on, plan(tmp_path, resume=True))) == expected
+
+
+def test_float32_goes_on_only_with_the_same_order_of_additions(tmp_path: Path) -> None:
+    ring = replace(NUMPY, **STRATEGIES["ring"])
+    train_in_threads(replace(ring, max_steps=2), plan(tmp_path))
+    with pytest.raises(NoValidCheckpoint, match="world_size 2 instead of 3") as caught:
+        train(replace(ring, world_size=3), checkpoint=plan(tmp_path, resume=True))
+    assert [type(error) for error in caught.value.rejected] == [CheckpointMismatch]
+
+
+def test_saves_after_every_n_steps_and_at_the_end(tmp_path: Path) -> None:
+    config = replace(NUMPY, **STRATEGIES["two servers"])
+    train_in_threads(config, plan(tmp_path, every_steps=2, keep=2))
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == [
+        "step-0000000004",
+        "step-0000000005",
+    ]
+    whole = load_checkpoint(tmp_path / "step-0000000004", config)
+    assert set(whole.snapshot.parameters) == {"weight", "bias"}
+    assert set(whole.snapshot.optimizer) == {"weight.momentum", "bias.momentum", "steps"}
+    shutil.rmtree(tmp_path / "step-0000000005")
+    resumed = train_in_threads(config, plan(tmp_path, resume=True))
+    assert final_state(resumed) == final_state(train_in_threads(config))
+
+
+def test_a_damaged_checkpoint_is_passed_over_loudly(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(NUMPY, **STRATEGIES["ring"])
+    train_in_threads(config, plan(tmp_path, every_steps=2))
+    damaged = tmp_path / "step-0000000005" / "parameters.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    resumed = train_in_threads(config, plan(tmp_path, resume=True))
+    assert resumed[0].first_step == 4
+    assert final_state(resumed) == final_state(train_in_threads(config))
+    said = capfd.readouterr().err
+    assert "checkpoint not used" in said
+    assert "step-0000000005" in said
+    newest = load_newest(tmp_path, config)
+    assert newest is not None
+    assert newest.path.name == "step-0000000005.1"
+    shutil.rmtree(tmp_path / "step-0000000005.1")
+    shutil.rmtree(tmp_path / "step-0000000004")
+    shutil.rmtree(tmp_path / "step-0000000002", ignore_errors=True)
+    with pytest.raises(NoValidCheckpoint):
+        train(config, checkpoint=plan(tmp_path, resume=True))
+
+
+def test_runs_are_never_mixed_nor_begun_afresh(tmp_path: Path) -> None:
+    with pytest.raises(NoValidCheckpoint, match="no checkpoint to go on from"):
+        train(NUMPY, checkpoint=plan(tmp_path / "none", resume=True))
+    train(NUMPY, checkpoint=plan(tmp_path))
+    with pytest.raises(ConfigError, match=r"--resume") as refused:
+        train(NUMPY, checkpoint=plan(tmp_path))
+    assert refused.value.key == "checkpoint_dir"
+    with pytest.raises(ConfigError, match="the 5 steps that") as beyond:
+        train(replace(NUMPY, max_steps=3), checkpoint=plan(tmp_path, resume=True))
+    assert beyond.value.key == "max_steps"
+    with pytest.raises(ConfigError, match="without --resume"):
+        train(NUMPY, transcript=True, checkpoint=plan(tmp_path, resume=True))
+    with pytest.raises(ConfigError, match="stock DDP"):
+        train(replace(TORCH, algorithm="ddp", transport="gloo"), checkpoint=plan(tmp_path / "ddp"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"), [({"every_steps": -1}, "every"), ({"keep": 0}, "keep")]
+)
+def test_a_plan_that_cannot_be_is_refused(changes: dict[str, int], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        plan(Path("x"), **changes)
+
+
+def test_a_save_that_fails_ends_the_run_and_keeps_the_old_ones(tmp_path: Path) -> None:
+    """The folder of checkpoints is full: file sizes in the ranks' processes are limited."""
+    code = (
+        "import resource, signal, sys\n"
+        "from dmlf.cli import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)\n"
+        "sys.exit(main(sys.argv[2:]))\n"
+    )
+    arguments = [*ARGUMENTS, "--max-steps", "4", "--checkpoint-every", "2"]
+    arguments += ["--transport", "queue"]  # shm's own file is larger than the limit
+    folder = str(tmp_path)
+
+    def run(limit: int, *more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, str(limit), *arguments, "--checkpoint-dir", folder]
+        return subprocess.run(
+            [*command, *more], cwd=ROOT, timeout=DEADLINE_S, capture_output=True, text=True
+        )
+
+    assert run(1 << 20).returncode == 0
+    before = sorted(path.name for path in tmp_path.iterdir())
+    failed = run(300, "--max-steps", "9", "--resume")
+    assert failed.returncode == 1, failed.stderr
+    assert "cannot be written: File too large" in failed.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert run(1 << 20, "--max-steps", "9", "--resume").returncode == 0
+
+
+ARGUMENTS = [
+    *("train", "--task", "synthetic", "--task-option", "num_samples=256", "--num-shards", "4"),
+    *("--global-batch-size", "32", "--warmup-steps", "0", "--timeout-s", "30"),
+    *("--algorithm", "ring", "--transport", "shm", "--world-size", "2", "--epochs", "100000"),
+]
+
+
+def as_config(max_steps: int) -> RunConfig:
+    return RunConfig(
+        task="synthetic", task_options={"num_samples": 256}, num_shards=4, global_batch_size=32,
+        algorithm="ring", transport="shm", world_size=2, epochs=100_000, max_steps=max_steps,
+    )  # fmt: skip
+
+
+def newest_step(folder: Path) -> int:
+    orders = [parse_checkpoint_name(path.name) for path in folder.glob("step-*")]
+    return max((order[0] for order in orders if order is not None), default=0)
+
+
+@pytest.mark.parametrize("max_restarts", ["0", "2"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_signal_to_the_launcher_costs_nothing(
+    number: signal.Signals, code: int, max_restarts: str, tmp_path: Path
+) -> None:
+    """SIGKILL loses the steps since the last checkpoint, the others none; both go on exactly."""
+    command = [sys.executable, "-m", "dmlf", *ARGUMENTS, "--checkpoint-dir", str(tmp_path)]
+    command += ["--checkpoint-every", "20", "--max-restarts", max_restarts]
+    launcher = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + DEADLINE_S
+    while newest_step(tmp_path) < 40:
+        assert launcher.poll() is None
+        assert time.monotonic() < deadline
+    os.kill(launcher.pid, number)
+    _, said = launcher.communicate(timeout=DEADLINE_S)
+    assert launcher.returncode == code, said
+    done = newest_step(tmp_path)
+    if number != signal.SIGKILL:
+        assert f"stopped by signal {int(number)} after {done} steps" in said
+    result = train(as_config(done + 7), checkpoint=plan(tmp_path, resume=True))
+    assert result.ranks[0].first_step == done
+    assert result.final_state().sha256() == final_state(train_in_threads(as_config(done + 7)))
+
+
+def test_a_writer_that_is_refused_ends_the_run(tmp_path: Path) -> None:
+    """A second run on the same folder, while the first one holds it."""
+    from dmlf.checkpoint import CheckpointStore
+
+    train(NUMPY, checkpoint=plan(tmp_path))
+    with CheckpointStore(tmp_path, NUMPY), pytest.raises(CheckpointWriteError, match="another"):
+        train(replace(NUMPY, max_steps=7), checkpoint=plan(tmp_path, resume=True))
