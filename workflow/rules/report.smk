@@ -12,9 +12,9 @@ rule report:
         projection=PROJECTION,
         sources="results/sources/reporting.sha256",
     output:
-        "report/report.md",
-        report("report/report.html", caption="../report/page.rst", category="Report"),
-        "report/findings.json",
+        text="report/report.md",
+        page=report("report/report.html", caption="../report/page.rst", category="Report"),
+        findings="report/findings.json",
     log:
         "logs/report.log",
     conda:
@@ -25,7 +25,8 @@ rule report:
         projection=lambda wildcards, input: input.projection,
     shell:
         "python -m dmlf report --table {input.table} --collectives {params.collectives}"
-        " --projection {params.projection} --figures {params.figures}/figures --output {output[0]} > {log} 2>&1"
+        " --projection {params.projection} --figures {params.figures}/figures"
+        " --output {output.text} > {log} 2>&1"
 
 
 # What exists, with the missing, failed and skipped runs named.
@@ -36,9 +37,9 @@ use rule report as partial_report with:
         epochs="results/partial/epochs.csv",
         sources="results/sources/reporting.sha256",
     output:
-        "report/partial/report.md",
-        "report/partial/report.html",
-        "report/partial/findings.json",
+        text="report/partial/report.md",
+        page="report/partial/report.html",
+        findings="report/partial/findings.json",
     log:
         "logs/partial/report.log",
     params:

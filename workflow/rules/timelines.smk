@@ -6,8 +6,8 @@ rule timeline:
     input:
         sources="results/sources/training.sha256",
     output:
-        "results/timelines/{strategy}/timeline.json",
-        "results/timelines/{strategy}/run.json",
+        timeline="results/timelines/{strategy}/timeline.json",
+        run="results/timelines/{strategy}/run.json",
     log:
         "logs/timelines/{strategy}.log",
     wildcard_constraints:
@@ -22,7 +22,7 @@ rule timeline:
         flags=lambda wildcards: timeline_flags(wildcards.strategy),
     shell:
         "exec python -m dmlf train {params.flags} --timeline 16 --timeout-s {resources.timeout_s}"
-        " --exclusive --end-with-parent --output {output[1]} > {log} 2>&1"
+        " --exclusive --end-with-parent --output {output.run} > {log} 2>&1"
 
 
 rule plot_step:
