@@ -119,7 +119,8 @@ def test_strategies() -> None:
 def test_the_trajectory_is_what_decides_the_parameters_after_each_step() -> None:
     alike = {
         "epochs": 99, "max_steps": 7, "warmup_steps": 0, "transport": "tcp", "overlap": True,
-        "timeout_s": 5.0, "data_dir": "x", "rep": 3,
+        "timeout_s": 5.0, "data_dir": "x", "rep": 3, "emulate_latency_s": 0.1,
+        "emulate_bandwidth_bits_per_s": 1e9,
     }  # fmt: skip
     decisive = {
         "task": "synthetic", "model": "cnn", "hidden_sizes": (4,), "task_options": {"a": 1},

@@ -46,7 +46,7 @@ def test_the_order_is_answer_correctness_validity_then_figures(
     text = output.read_text()
     assert headings(text) == [
         "The answer", "Correctness", "Validity", "Failed, skipped and missing runs",
-        "Environment", *FIGURES.values(), "Collectives",
+        "Environment", *FIGURES.values(), "Collectives", "Cost model", "Projection",
         "How a step runs", "All claims", "All runs", "How to rebuild it", "Artifact checklist",
         "Words",
     ]  # fmt: skip

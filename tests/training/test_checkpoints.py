@@ -158,7 +158,7 @@ def test_runs_are_never_mixed_nor_begun_afresh(tmp_path: Path) -> None:
     assert beyond.value.key == "max_steps"
     with pytest.raises(ConfigError, match="without --resume"):
         train(NUMPY, transcript=True, checkpoint=plan(tmp_path, resume=True))
-    with pytest.raises(ConfigError, match="stock DDP"):
+    with pytest.raises(ConfigError, match="none with algorithm 'ddp'"):
         train(replace(TORCH, algorithm="ddp", transport="gloo"), checkpoint=plan(tmp_path / "ddp"))
 
 

@@ -88,7 +88,7 @@ def _statements(rows: Sequence[Row]) -> list[str]:
             lines.append(
                 f"{code(name)}, {scaling} scaling: at least 80 % efficient up to "
                 f"{kept[-1].world_size:,} ranks; at {following.world_size:,} it is "
-                f"{percent(following.efficiency)} and waits for {following.bottleneck}."
+                f"{100 * following.efficiency:.1f} % and waits for {following.bottleneck}."
             )
     return lines or ["No contestant falls below 80 % efficiency at the sizes asked for."]
 

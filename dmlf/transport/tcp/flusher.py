@@ -66,7 +66,7 @@ class Flusher:
         for link in self._links:
             if link.outgoing:
                 with contextlib.suppress(PeerLost):  # the link says so again to its owner
-                    link.flush()
+                    link.flush(receiving=True)
             if link.outgoing:
                 waiting = waiting or select.poll()
                 waiting.register(link.descriptor, select.POLLOUT)

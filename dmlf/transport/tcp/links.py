@@ -30,6 +30,7 @@ class Link:
         self.descriptor = connection.fileno()
         self._gathers = not isinstance(connection, ssl.SSLSocket)
         self._failure: Exception | None = None
+        self._refused: OSError | None = None  # why the peer takes no more, where it may have sent
 
     def send(self, header: bytes, content: memoryview, stable: bool) -> None:
         """Send a frame, or as much as the kernel takes; the rest is queued.
@@ -56,10 +57,18 @@ class Link:
             left = self.outgoing.pop()
             self.outgoing.append(memoryview(bytes(left)))
 
-    def flush(self) -> bool:
-        """Send what waits until the kernel takes no more; whether it took any. Raises PeerLost."""
+    def flush(self, receiving: bool = False) -> bool:
+        """Send what waits until the kernel takes no more; whether it took any. Raises PeerLost.
+
+        receiving: a peer that takes no more may have sent before it hung up, which is read first;
+        the next `send` or `flush` without `receiving` raises.
+        """
         if self._failure is not None:
             raise self._failure
+        if self._refused is not None:
+            if receiving:
+                return False
+            raise self._lost(self._refused)
         outgoing, moved = self.outgoing, False
         try:
             while outgoing:
@@ -74,7 +83,10 @@ class Link:
         except WOULD_BLOCK:
             pass
         except OSError as error:
-            raise self._lost(error) from None
+            if not receiving:
+                raise self._lost(error) from None
+            self._refused = error
+            outgoing.clear()
         return moved
 
     def receive(self) -> tuple[Frame | None, bool]:

@@ -141,7 +141,7 @@ class TcpTransport:
             if frame is not None:
                 return Message(frame.tag, frame.payload)  # type: ignore[arg-type]
             for other in self._links.values():
-                if other.outgoing and other.flush():
+                if other.outgoing and other.flush(receiving=True):
                     moved = True
             now = time.monotonic()
             if now >= deadline:

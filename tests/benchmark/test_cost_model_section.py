@@ -1,0 +1,98 @@
+"""What the report says of the cost model and of the projection, or why it says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dmlf.benchmark.collective.load import Loaded
+from dmlf.benchmark.cost_model import judged
+from dmlf.benchmark.cost_model.judged import judge_models
+from dmlf.benchmark.cost_model.samples import CollectiveSample, coefficients
+from dmlf.benchmark.projection.rows import Row
+from dmlf.benchmark.report import cost_model, projection
+from dmlf.benchmark.report.material import Material, Places
+from dmlf.benchmark.table import Table
+
+LATENCY_S, S_PER_BYTE = 2e-5, 1e-10
+SIZES = [1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24]
+
+
+class Config:
+    strategies = ("ring-shm", "ring-tcp")
+
+
+class Record:
+    """As much of a record as the model looks at."""
+
+    config = Config()
+
+
+def samples(error: float) -> list[CollectiveSample]:
+    """Times as the model has them, those of every other size off by `error`."""
+    found = []
+    for index, size in enumerate(SIZES):
+        rounds, carried, _ = coefficients("ring", 2, size)
+        seconds = (rounds * LATENCY_S + carried * S_PER_BYTE) * (1 + error * (index % 2))
+        found.append(CollectiveSample("ring", "shm", 2, size, (seconds,) * 5))
+    return found
+
+
+def material(**changes: object) -> Material:
+    places = Places("report/figures", "figures", "report/report.md")
+    values = {"collectives": Loaded(None, "it was never made")} | changes
+    return Material(Table((), ()), (), places, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.0, "within the aim"), (0.5, "above the aim")])
+def test_held_out_sizes_decide_what_is_said(
+    monkeypatch: pytest.MonkeyPatch, error: float, verdict: str
+) -> None:
+    monkeypatch.setattr(
+        judged, "samples_of", lambda record, name: samples(error) if name == "shm" else []
+    )
+    (model,) = judge_models(Record())  # type: ignore[arg-type]
+    assert [sample.num_bytes for sample in model.seen] == SIZES[::2]
+    assert [sample.num_bytes for sample in model.held_out] == SIZES[1::2]
+    assert model.calibration.latency_s.median == pytest.approx(LATENCY_S, rel=1e-3)
+    assert model.errors.median == pytest.approx(1 - 1 / (1 + error), abs=1e-3)
+    blocks = "\n".join(cost_model.section(material(collectives=Loaded(Record(), ""))))  # type: ignore[arg-type]
+    assert verdict in blocks
+    assert f"{100 * model.errors.median:.0f} %" in blocks
+
+
+def test_without_a_record_there_is_no_model_and_it_is_said_why() -> None:
+    assert "it was never made" in "\n".join(cost_model.section(material()))
+
+
+def row(world_size: int, efficiency: float, scaling: str = "weak") -> Row:
+    return Row(
+        algorithm="ring", num_servers=0, scaling=scaling, world_size=world_size,  # type: ignore[arg-type]
+        num_hosts=world_size, method="simulated", step_s=1.0, compute_s=efficiency,
+        straggling_s=0.0, exposed_communication_s=1.0 - efficiency,
+        throughput_samples_per_s=32.0 * world_size, efficiency=efficiency,
+        bottleneck="port bandwidth", bottleneck_gain=0.4,
+    )  # fmt: skip
+
+
+def test_the_projection_says_where_efficiency_ends_and_why() -> None:
+    rows = (row(1, 1.0), row(8, 0.85), row(64, 0.61), row(2, 1.0, "strong"))
+    found = projection.Projection({"link": "ethernet-10g", "samples_per_rank": 32}, rows, ())
+    text = "\n".join(projection.section(material(projection=found)))
+    assert (
+        "`ring`, weak scaling: at least 80 % efficient up to 8 ranks; at 64 it is 61.0 % and waits "
+        "for port bandwidth." in text
+    )
+    assert "strong scaling: at least" not in text
+    assert "4 projected points" in text
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"kind": "other"}'])
+def test_an_absent_or_broken_projection_is_named(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "projection.json"
+    if content is not None:
+        path.write_text(content)
+    text = "\n".join(projection.section(material(**projection.loaded(path))))
+    assert "There is no projection to show" in text
+    assert "projection.json" in text
