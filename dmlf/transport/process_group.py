@@ -14,14 +14,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import queue
-import socket
 import threading
-import weakref
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing import reduction
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -32,6 +28,7 @@ from dmlf.env import require_torch
 from dmlf.errors import DeadlineExceeded, PeerLost, TransportError
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.transport.base import allocate_plain
+from dmlf.transport.tcp.sockets import Listener, listen
 
 _PHASES = tuple(Phase)
 _HEADER = 8  # generation, step, bucket, phase, round, src, bytes of the payload, dtype
@@ -171,21 +168,6 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-class _Listener:
-    """The descriptor of a listening socket on loopback; it travels to a rank's process."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        weakref.finalize(self, os.close, descriptor)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _inherit, (reduction.DupFd(self.descriptor),)
-
-
-def _inherit(duplicate: Any) -> _Listener:
-    return _Listener(duplicate.detach())
-
-
 @dataclass(frozen=True, slots=True)
 class LocalGroupEndpoint:
     """A rank's place in a Gloo group of this host; rank 0 holds the listener of its store."""
@@ -193,7 +175,7 @@ class LocalGroupEndpoint:
     rank: int
     size: int
     port: int
-    listener: _Listener | None
+    listener: Listener | None
 
     def connect(self) -> GroupTransport:
         """Meet the other ranks at the store and connect to them.
@@ -204,8 +186,7 @@ class LocalGroupEndpoint:
         dist: Any = importlib.import_module("torch.distributed")  # its types lack what is used
 
         host = "127.0.0.1"
-        # The store closes what it is given.
-        descriptor = os.dup(self.listener.descriptor) if self.listener else None
+        descriptor = self.listener.take().detach() if self.listener else None
         store = dist.TCPStore(
             host,
             self.port,
@@ -258,10 +239,9 @@ def create_endpoints(_context: BaseContext, group_size: int) -> list[LocalGroupE
     """Make the places of a Gloo group on loopback. Raises DependencyMissing without torch."""
     if importlib.util.find_spec("torch") is None:
         require_torch()  # the launcher itself needs no torch, and importing it takes seconds
-    listener = socket.create_server(("127.0.0.1", 0), backlog=group_size)
-    port = listener.getsockname()[1]
-    first = _Listener(listener.detach())
+    listener = listen()
+    _, port = listener.address
     return [
-        LocalGroupEndpoint(rank, group_size, port, first if rank == 0 else None)
+        LocalGroupEndpoint(rank, group_size, port, listener if rank == 0 else None)
         for rank in range(group_size)
     ]
