@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from dmlf.config import RunConfig as RunConfig
     from dmlf.errors import ConfigError as ConfigError
     from dmlf.errors import DmlfError as DmlfError
+    from dmlf.group import Group as Group
+    from dmlf.group import all_gather as all_gather
+    from dmlf.group import all_reduce as all_reduce
+    from dmlf.group import barrier as barrier
+    from dmlf.group import broadcast as broadcast
+    from dmlf.group import init as init
+    from dmlf.group import is_initialized as is_initialized
+    from dmlf.group import launch as launch
+    from dmlf.group import rank as rank
+    from dmlf.group import shutdown as shutdown
+    from dmlf.group import world_size as world_size
     from dmlf.numerics import exact_sum as exact_sum
     from dmlf.tasks import Dataset as Dataset
     from dmlf.tasks import NumpyTask as NumpyTask
@@ -29,6 +40,17 @@ _HOMES = {
     "RunConfig": "dmlf.config",
     "TorchTask": "dmlf.tasks",
     "exact_sum": "dmlf.numerics",
+    "Group": "dmlf.group",
+    "all_gather": "dmlf.group",
+    "all_reduce": "dmlf.group",
+    "barrier": "dmlf.group",
+    "broadcast": "dmlf.group",
+    "init": "dmlf.group",
+    "is_initialized": "dmlf.group",
+    "launch": "dmlf.group",
+    "rank": "dmlf.group",
+    "shutdown": "dmlf.group",
+    "world_size": "dmlf.group",
     "train": "dmlf.training.run",
 }
 
@@ -37,11 +59,22 @@ __all__ = [
     "Dataset",
     "DmlfError",
     "GradientInterceptor",
+    "Group",
     "NumpyTask",
     "RunConfig",
     "TorchTask",
+    "all_gather",
+    "all_reduce",
+    "barrier",
+    "broadcast",
     "exact_sum",
+    "init",
+    "is_initialized",
+    "launch",
+    "rank",
+    "shutdown",
     "train",
+    "world_size",
 ]
 
 

@@ -12,7 +12,9 @@ DmlfError
 |   |-- RoundMismatch
 |   |-- SourceMismatch
 |   |-- SchemaMismatch       shape, dtype, configuration or initial state differ between ranks
+|   |-- CollectiveMismatch   ranks of a group called different collectives
 |   `-- ReplicaDivergence    replicas that must hold equal bits do not
+|-- GroupClosed              a group is used that is not open, or that an error broke (cause)
 |-- NonFiniteGradient        NaN or infinity in a step's gradient; the step was not applied (step)
 |-- CollectiveAborted        this rank was told to stop its generation (generation)
 |-- RestartBudgetExceeded    the run was restarted as often as allowed (max_restarts, cause)
@@ -128,6 +130,32 @@ class SourceMismatch(ProtocolError):
 
 class SchemaMismatch(ProtocolError):
     """Payload shape or dtype, or the configuration of two ranks, differ."""
+
+
+class CollectiveMismatch(ProtocolError):
+    """Ranks of a group called different collectives, or the same with other shapes or dtypes.
+
+    All ranks raise it alike, and the group can be used on.
+    """
+
+    def __init__(self, rank: int, own: str, other_rank: int, other: str, call: int) -> None:
+        super().__init__(rank, own, other)
+        self.other_rank = other_rank
+        self.call = call
+        self.args = (
+            f"call {call} of the group: rank {rank} called {own}, but rank {other_rank} called "
+            f"{other}; all ranks must make the same calls in the same order",
+        )
+
+
+class GroupClosed(DmlfError):
+    """A group is used after it was closed, or after an error (`cause`) left its ranks apart."""
+
+    def __init__(self, call: str, cause: str | None = None) -> None:
+        self.call = call
+        self.cause = cause
+        why = "closed" if cause is None else f"broken by an earlier error ({cause})"
+        super().__init__(f"{call}: the group was {why}; start its ranks anew")
 
 
 class NonFiniteGradient(DmlfError):

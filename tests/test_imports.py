@@ -25,6 +25,7 @@ ROOMS = (
     "simulation",
     "transport",
     "runtime",
+    "group",
     "checkpoint",
     "tasks",
     "training",
@@ -33,7 +34,7 @@ ROOMS = (
 )
 PACKAGE_ROOT = ("__init__", "__main__")  # the public names and `python -m dmlf`
 TORCH = ("torch", "torchvision")
-TORCH_FREE_AT_IMPORT = ("numerics", "simulation", "checkpoint", "tasks")
+TORCH_FREE_AT_IMPORT = ("numerics", "simulation", "group", "checkpoint", "tasks")
 HEAVY = ("torch", "torchvision", "snakemake", "pandas", "matplotlib", "safetensors")
 
 

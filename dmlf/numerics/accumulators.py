@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dmlf.errors import SchemaMismatch
 from dmlf.numerics.exact import (
@@ -25,7 +26,7 @@ from dmlf.numerics.exact import (
 _BLOCK = 1 << 17  # elements added at a time: they are still in the cache when they are checked
 
 
-def _checked(rank: int, payload: Any, chunk: slice, dtype: type) -> Any:
+def checked_payload(rank: int, payload: Any, chunk: slice, dtype: npt.DTypeLike) -> Any:
     """Return `payload` if it is a vector of `dtype` as long as `chunk`."""
     numel = chunk.stop - chunk.start
     if isinstance(payload, np.ndarray) and payload.dtype == dtype and payload.shape == (numel,):
@@ -84,12 +85,12 @@ class Float32Accumulator:
 
     def load(self, chunk: slice, payload: Any) -> None:
         """Replace the partial sum of `chunk`."""
-        self.flat[chunk] = _checked(self._rank, payload, chunk, np.float32)
+        self.flat[chunk] = checked_payload(self._rank, payload, chunk, np.float32)
         self._added = None
 
     def add(self, chunk: slice, payload: Any) -> None:
         """Add a received partial sum, in place; see in passing whether all of it is finite."""
-        own, received = self.flat[chunk], _checked(self._rank, payload, chunk, np.float32)
+        own, received = self.flat[chunk], checked_payload(self._rank, payload, chunk, np.float32)
         finite = True
         with np.errstate(over="ignore", invalid="ignore"):  # found by is_finite
             for start in range(0, own.size, _BLOCK):
@@ -112,7 +113,7 @@ class Float32Accumulator:
 
     def store(self, chunk: slice, payload: Any) -> None:
         """Take final values of `chunk` from another rank."""
-        self.flat[chunk] = _checked(self._rank, payload, chunk, np.float32)
+        self.flat[chunk] = checked_payload(self._rank, payload, chunk, np.float32)
         self._added = None
 
     def is_finite(self) -> bool:
@@ -178,12 +179,12 @@ class ExactAccumulator:
 
     def load(self, chunk: slice, payload: Any) -> None:
         """Replace the partial sum of `chunk`."""
-        self._total[chunk] = _checked(self._rank, payload, chunk, np.int64)
+        self._total[chunk] = checked_payload(self._rank, payload, chunk, np.int64)
 
     def add(self, chunk: slice, payload: Any) -> None:
         """Add a received partial sum, in place, modulo 2^64."""
         own = self._total[chunk]
-        np.add(own, _checked(self._rank, payload, chunk, np.int64), out=own)
+        np.add(own, checked_payload(self._rank, payload, chunk, np.int64), out=own)
 
     def finish(self, chunk: slice) -> None:
         """Round the complete integer sum of `chunk` to float32."""
@@ -200,7 +201,7 @@ class ExactAccumulator:
 
     def store(self, chunk: slice, payload: Any) -> None:
         """Take final values of `chunk` from another rank."""
-        self.flat[chunk] = _checked(self._rank, payload, chunk, np.float32)
+        self.flat[chunk] = checked_payload(self._rank, payload, chunk, np.float32)
 
     def is_finite(self) -> bool:
         """Whether no shard held NaN or infinity and no sum made here left float32's range."""

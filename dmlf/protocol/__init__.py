@@ -2,7 +2,7 @@
 
 from dmlf.protocol import algorithms as algorithms
 from dmlf.protocol.accumulator import Accumulator
-from dmlf.protocol.agree import confirm_equal
+from dmlf.protocol.agree import agree, confirm_equal
 from dmlf.protocol.algorithm import (
     Algorithm,
     BucketShape,
@@ -14,6 +14,14 @@ from dmlf.protocol.algorithm import (
     registry,
 )
 from dmlf.protocol.chunks import chunk_slices
+from dmlf.protocol.collectives import (
+    agree_on_call,
+    all_gather,
+    broadcast,
+    gather,
+    reduce_scatter,
+    scatter,
+)
 from dmlf.protocol.effects import (
     Apply,
     Effect,
@@ -59,18 +67,25 @@ __all__ = [
     "Tag",
     "Traffic",
     "WriteParameters",
+    "agree",
     "agree_holdings",
+    "agree_on_call",
+    "all_gather",
     "all_reduce_algorithm",
+    "broadcast",
     "chunk_slices",
     "confirm_equal",
+    "gather",
     "local_step",
     "moves_to_all",
     "newest_sources",
     "owned_buckets",
     "owner",
     "receive",
+    "reduce_scatter",
     "register",
     "registry",
+    "scatter",
     "transfer",
     "validate",
 ]

@@ -38,6 +38,9 @@ class Phase(StrEnum):
     CLOCK = "clock"
     STATE_AGREEMENT = "state_agreement"
     STATE_TRANSFER = "state_transfer"
+    CALL = "call"
+    GATHER = "gather"
+    SCATTER = "scatter"
 
 
 class Tag(NamedTuple):

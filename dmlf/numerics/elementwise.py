@@ -1,0 +1,74 @@
+"""Vectors of any number type under any elementwise operation, on their way around a group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dmlf.numerics.accumulators import checked_payload
+
+OPERATIONS: dict[str, np.ufunc] = {
+    "sum": np.add,
+    "product": np.multiply,
+    "min": np.minimum,
+    "max": np.maximum,
+}
+"""What `ElementwiseAccumulator` can do; NaN wins over any number."""
+
+
+class ElementwiseAccumulator:
+    """Combines in the order that the protocol publishes; the vector is replaced by the result.
+
+    flat: [numel] of any dtype. What is not finite is combined like anything else.
+    """
+
+    def __init__(self, rank: int, flat: npt.NDArray[Any], operation: str = "sum") -> None:
+        self._rank = rank
+        self.flat = flat
+        self.numel = flat.size
+        self._combine = OPERATIONS[operation]
+
+    def scale(self) -> None:
+        """None: nothing has to be agreed upon."""
+
+    def merge_scale(self, payload: bytes) -> None:
+        """Never called: there is no scale."""
+        raise AssertionError("an elementwise operation has no scale")
+
+    def begin(self) -> None:
+        """Return at once: the local vector is the partial result."""
+
+    def partial(self, chunk: slice) -> npt.NDArray[Any]:
+        """The partial result of `chunk`: a view."""
+        return self.flat[chunk]
+
+    def load(self, chunk: slice, payload: Any) -> None:
+        """Replace the partial result of `chunk`."""
+        self.flat[chunk] = self._checked(chunk, payload)
+
+    def add(self, chunk: slice, payload: Any) -> None:
+        """Combine with a received partial result, in place; integers wrap around."""
+        own = self.flat[chunk]
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._combine(own, self._checked(chunk, payload), out=own)
+
+    def finish(self, chunk: slice) -> None:
+        """Return at once: the last partial result is final."""
+
+    def reduced(self, chunk: slice) -> npt.NDArray[Any]:
+        """The final values of `chunk`: a view."""
+        return self.flat[chunk]
+
+    def store(self, chunk: slice, payload: Any) -> None:
+        """Take final values of `chunk` from another rank."""
+        self.flat[chunk] = self._checked(chunk, payload)
+
+    def is_finite(self) -> bool:
+        """True: whatever the values are, they are the result."""
+        return True
+
+    def _checked(self, chunk: slice, payload: Any) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = checked_payload(self._rank, payload, chunk, self.flat.dtype)
+        return values
