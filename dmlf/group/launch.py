@@ -33,7 +33,7 @@ def launch(
     timeout_s: float = 300.0,
     threads_per_rank: int = 1,
 ) -> list[Result]:
-    """Call `fn(*args, **kwargs)` in `world_size` processes of this host; return the results by rank.
+    """Call `fn(*args, **kwargs)` in `world_size` processes of this host; return results by rank.
 
     In `fn`, `dmlf.init()` joins the group of these processes. `fn`, its arguments and its result
     travel between processes, so `fn` stands at the top level of a module, and a script calls this
