@@ -150,7 +150,7 @@ def ceiling_contestant(world_size: int) -> Contestant:
 
 def strategy_order(strategy: str) -> tuple[int, str]:
     """Sort key of strategies: serial, parameter server, ring, others by name, stock DDP last."""
-    algorithm = strategy.partition("-")[0]
+    algorithm = strategy.partition("-")[0].partition(":")[0]
     if algorithm in _ALGORITHMS:
         return _ALGORITHMS.index(algorithm), strategy
     return len(_ALGORITHMS) + (algorithm == "ddp"), strategy

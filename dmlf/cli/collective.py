@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dmlf.benchmark.collective.config import DEFAULT_SIZES, PEERS
+from dmlf.benchmark.collective.config import DEFAULT_BUCKET_BYTES, DEFAULT_SIZES, PEERS
 from dmlf.protocol import registry
 from dmlf.transport import TRANSPORTS
 
@@ -32,7 +32,8 @@ def add_verbs(verbs: Any) -> None:
         "--strategies",
         nargs="*",
         metavar="NAME",
-        help="in place of the two above: algorithm-transport, such as ring-shm",
+        help="in place of the two above: algorithm-transport, such as ring-shm, or "
+        "parameter_server:2-shm for two servers that own half of the buckets each",
     )
     parser.add_argument(
         "--peers",
@@ -66,6 +67,13 @@ def add_verbs(verbs: Any) -> None:
         default=0.01,
         metavar="SECONDS",
         help="how long a turn lasts; longer calls are made once a turn (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bucket-bytes",
+        type=int,
+        default=DEFAULT_BUCKET_BYTES,
+        metavar="BYTES",
+        help="strategies sum the vector in buckets of this size (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of data and order")
     parser.add_argument("--timeout-s", type=float, default=60.0, metavar="SECONDS")
@@ -108,6 +116,7 @@ def _collective(parsed: argparse.Namespace) -> int:
         sizes=parsed.sizes,
         rounds=parsed.rounds,
         round_s=parsed.round_s,
+        bucket_bytes=parsed.bucket_bytes,
         seed=parsed.seed,
         timeout_s=parsed.timeout_s,
     )

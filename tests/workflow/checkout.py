@@ -44,6 +44,7 @@ collective:
   sizes: [1024]
   rounds: 1
   round_s: 0.001
+  bucket_bytes: 4194304
   seed: 0
 projection:
   parameters: 1000

@@ -17,6 +17,34 @@ GLOO, OPENMPI, LIMIT = "gloo", "openmpi", "limit"
 PEERS = (GLOO, OPENMPI)
 DEFAULT_SIZES = tuple(1024 * 4**power for power in range(9))
 """1 KiB to 64 MiB."""
+DEFAULT_BUCKET_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """What a contestant's name says: `ring-shm`, or `parameter_server:2-shm` with two servers."""
+
+    algorithm: str
+    num_servers: int
+    transport: str
+
+
+def parse_strategy(name: str) -> Strategy:
+    """Take a name apart; any transport will do. Raises ConfigError."""
+    left, transport = split_strategy(name)
+    algorithm, colon, servers = left.partition(":")
+    known = registry().get(algorithm)
+    counts = not colon or (servers.isdecimal() and 2 <= int(servers) <= 64)
+    if known is None or not counts:
+        raise _wrong_strategy(name)
+    if colon and not known.has_servers:
+        raise ConfigError("strategies", name, f"{algorithm}-{transport}, as it has no servers")
+    return Strategy(algorithm, known.server_count(int(servers or 1)), transport)
+
+
+def _wrong_strategy(name: str) -> ConfigError:
+    allowed = f"{'|'.join(registry())} and {'|'.join(TRANSPORTS)}, joined by '-'"
+    return ConfigError("strategies", name, f"{allowed}; NAME:2 for 2 servers, up to 64")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +52,8 @@ class CollectiveConfig:
     """What is measured: every strategy and peer at every world size and size.
 
     sizes: bytes of the float32 vector that every rank holds. round_s: how long a contestant's
-    turn is meant to last; a call that takes longer is made once a turn. Raises ConfigError.
+    turn is meant to last; a call that takes longer is made once a turn. bucket_bytes: the vector
+    is summed in buckets of so many bytes, as gradients are in training. Raises ConfigError.
     """
 
     strategies: tuple[str, ...]
@@ -33,6 +62,7 @@ class CollectiveConfig:
     sizes: tuple[int, ...] = DEFAULT_SIZES
     rounds: int = 7
     round_s: float = 0.01
+    bucket_bytes: int = DEFAULT_BUCKET_BYTES
     seed: int = 0
     timeout_s: float = 60.0
 
@@ -45,10 +75,8 @@ class CollectiveConfig:
         if not self.strategies and not self.peers:
             raise ConfigError("strategies", [], "at least one strategy or peer")
         for strategy in self.strategies:
-            algorithm, transport = split_strategy(strategy)
-            if algorithm not in registry() or transport not in TRANSPORTS:
-                allowed = f"{'|'.join(registry())} and {'|'.join(TRANSPORTS)}, joined by '-'"
-                raise ConfigError("strategies", strategy, allowed)
+            if parse_strategy(strategy).transport not in TRANSPORTS:
+                raise _wrong_strategy(strategy)
         for peer in self.peers:
             if peer not in PEERS:
                 raise ConfigError("peers", peer, f"one of {', '.join(PEERS)}")
@@ -61,6 +89,7 @@ class CollectiveConfig:
             _integer("sizes", size, 4, 1 << 31)
             if size % 4:
                 raise ConfigError("sizes", size, "a multiple of 4 bytes (float32)")
+        _integer("bucket_bytes", self.bucket_bytes, 4, 1 << 40)
         _integer("rounds", self.rounds, 1, 10_000)
         _integer("seed", self.seed, 0, (1 << 63) - 1)
         _seconds("round_s", self.round_s, 1e-4, 60.0)

@@ -48,10 +48,21 @@ def calls_per_fill(world_size: int) -> int:
     return max(1, _GROWTH_BITS // (world_size - 1).bit_length())
 
 
-class FoldReference:
-    """The bits that an algorithm's published order of additions gives after some in-place calls."""
+def bucket_slices(numel: int, bucket_numel: int) -> list[slice]:
+    """The buckets of a vector: all of `bucket_numel` elements but the last one."""
+    return [
+        slice(start, min(start + bucket_numel, numel)) for start in range(0, numel, bucket_numel)
+    ]
 
-    def __init__(self, values: Values) -> None:
+
+class FoldReference:
+    """The bits that an algorithm's published order of additions gives after some in-place calls.
+
+    bucket_numel: the vectors are summed in buckets of so many elements.
+    """
+
+    def __init__(self, values: Values, bucket_numel: int) -> None:
+        self.bucket_numel = bucket_numel
         self._values = values
         self._numel = 0
         self._known: dict[tuple[str, int], Float32] = {}
@@ -64,7 +75,11 @@ class FoldReference:
         key = (algorithm.name, calls)
         if key not in self._known:
             world_size = self._values.world_size
-            plan = algorithm.fold(numel, world_size)
+            plan = [
+                (slice(bucket.start + chunk.start, bucket.start + chunk.stop), fold)
+                for bucket in bucket_slices(numel, self.bucket_numel)
+                for chunk, fold in algorithm.fold(bucket.stop - bucket.start, world_size)
+            ]
             total = fold_sum(plan, [self._values.of(rank, numel) for rank in range(world_size)])
             for _ in range(calls - 1):
                 total = fold_sum(plan, [total] * world_size)

@@ -25,6 +25,7 @@ class RankJob:
 
     world_size: int
     max_numel: int
+    bucket_numel: int
     seed: int
     timeout_s: float
     endpoints: Mapping[str, Endpoint]
@@ -48,7 +49,7 @@ def run_rank(rank: int, argument: tuple[RankJob, Connection]) -> None:
     """
     job, orders = argument
     values = Values(job.seed, job.world_size, job.max_numel)
-    reference = FoldReference(values)
+    reference = FoldReference(values, job.bucket_numel)
     turns: dict[str, Turn] = {}
     for name, endpoint in job.endpoints.items():
         if name == LIMIT:

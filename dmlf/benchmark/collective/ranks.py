@@ -7,11 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dmlf.benchmark.collective.config import GLOO, LIMIT, CollectiveConfig
+from dmlf.benchmark.collective.config import GLOO, LIMIT, CollectiveConfig, parse_strategy
 from dmlf.benchmark.collective.rank import Order, RankJob
-from dmlf.config import split_strategy
 from dmlf.errors import DependencyMissing, TransportError
-from dmlf.protocol import registry
 from dmlf.runtime import Conversation, converse, process_context
 from dmlf.transport import TRANSPORTS, Endpoint
 
@@ -52,10 +50,10 @@ def started(config: CollectiveConfig, world_size: int, skipped: dict[str, str]) 
     context = process_context(preload, 1)
     endpoints: dict[str, list[Endpoint]] = {}
     for strategy in config.strategies:
-        algorithm, transport = split_strategy(strategy)
-        group_size = world_size + registry()[algorithm].server_count(1)
+        parsed = parse_strategy(strategy)
+        group_size = world_size + parsed.num_servers
         try:
-            endpoints[strategy] = list(TRANSPORTS[transport](context, group_size))
+            endpoints[strategy] = list(TRANSPORTS[parsed.transport](context, group_size))
         except (TransportError, DependencyMissing) as error:
             skipped[strategy] = str(error)
     for transport in _LIMIT_TRANSPORTS:
@@ -76,6 +74,7 @@ def started(config: CollectiveConfig, world_size: int, skipped: dict[str, str]) 
             RankJob(
                 world_size=world_size,
                 max_numel=max(config.sizes) // 4,
+                bucket_numel=config.bucket_bytes // 4,
                 seed=config.seed,
                 timeout_s=config.timeout_s,
                 endpoints={

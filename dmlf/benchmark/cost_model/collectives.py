@@ -10,8 +10,8 @@ from dmlf.config import split_strategy
 def samples_of(record: Collectives, transport: str) -> list[CollectiveSample]:
     """What was measured over one transport with an algorithm that has a closed form.
 
-    Only where every process had a core of its own: elsewhere ranks wait for cores, which no link
-    model describes.
+    With one server, if it has servers. Only where every process had a core of its own: elsewhere
+    ranks wait for cores, which no link model describes.
     """
     found = []
     for cell in record.cells:
@@ -19,6 +19,13 @@ def samples_of(record: Collectives, transport: str) -> list[CollectiveSample]:
         if carried_by != transport or algorithm not in MODELLED or cell.processes > record.cores:
             continue
         found.append(
-            CollectiveSample(algorithm, transport, cell.world_size, cell.size_bytes, cell.call_s)
+            CollectiveSample(
+                algorithm=algorithm,
+                transport=transport,
+                world_size=cell.world_size,
+                num_bytes=cell.size_bytes,
+                seconds=cell.call_s,
+                bucket_bytes=record.config.bucket_bytes,
+            )
         )
     return found

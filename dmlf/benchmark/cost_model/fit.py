@@ -44,9 +44,9 @@ class Calibration:
     reduction_s_per_byte: Estimate | None
     knee_bytes: int | None
 
-    def predict_s(self, algorithm: str, world_size: int, num_bytes: int) -> float:
-        """Seconds of one collective."""
-        row = _row(algorithm, world_size, num_bytes, self.knee_bytes)
+    def predict_s(self, sample: CollectiveSample) -> float:
+        """Seconds of one collective like that of `sample`, whose own time is not looked at."""
+        row = _row(sample, self.knee_bytes)
         values = [self.latency_s.median, *(estimate.median for estimate in self.s_per_byte)]
         gamma = self.reduction_s_per_byte
         values.append(0.0 if gamma is None else gamma.median)
@@ -58,7 +58,7 @@ def fit(samples: Sequence[CollectiveSample], knee_bytes: int | None = None) -> C
     transports = {sample.transport for sample in samples}
     if len(transports) != 1:
         raise ConfigError("samples", sorted(transports), "samples of one transport")
-    rows = np.array([_row(s.algorithm, s.world_size, s.num_bytes, knee_bytes) for s in samples])
+    rows = np.array([_row(sample, knee_bytes) for sample in samples])
     times = np.array([sample.median_s for sample in samples])
     used = _told_apart(rows / times[:, None])
     if len(samples) < len(used):
@@ -95,7 +95,7 @@ def choose_knee(samples: Sequence[CollectiveSample]) -> int | None:
     """The vector size at which a second bandwidth begins; None if one does nearly as well."""
 
     def error(knee_bytes: int | None) -> float:
-        rows = np.array([_row(s.algorithm, s.world_size, s.num_bytes, knee_bytes) for s in samples])
+        rows = np.array([_row(sample, knee_bytes) for sample in samples])
         times = np.array([sample.median_s for sample in samples])
         used = _told_apart(rows / times[:, None])
         residuals = rows[:, used] @ _solve(rows[:, used], times) / times - 1
@@ -106,8 +106,11 @@ def choose_knee(samples: Sequence[CollectiveSample]) -> int | None:
     return best if best is not None and error(best) < _WORTH_A_KNEE * error(None) else None
 
 
-def _row(algorithm: str, world_size: int, num_bytes: int, knee_bytes: int | None) -> list[float]:
-    rounds, carried, added = coefficients(algorithm, world_size, num_bytes)
+def _row(sample: CollectiveSample, knee_bytes: int | None) -> list[float]:
+    num_bytes = sample.num_bytes
+    rounds, carried, added = coefficients(
+        sample.algorithm, sample.world_size, num_bytes, sample.num_buckets
+    )
     if knee_bytes is None:
         return [rounds, carried, added]
     below = min(1.0, knee_bytes / num_bytes) if num_bytes else 1.0

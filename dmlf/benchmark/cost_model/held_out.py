@@ -24,9 +24,6 @@ def errors(calibration: Calibration, samples: Sequence[CollectiveSample]) -> Err
     """Predict samples that the calibration has not seen. Raises ConfigError without any."""
     if not samples:
         raise ConfigError("samples", 0, "at least one point that was held out")
-    residuals = tuple(
-        calibration.predict_s(s.algorithm, s.world_size, s.num_bytes) / s.median_s - 1
-        for s in samples
-    )
+    residuals = tuple(calibration.predict_s(sample) / sample.median_s - 1 for sample in samples)
     sizes = [abs(residual) for residual in residuals]
     return Errors(median(sizes), max(sizes), residuals)

@@ -15,8 +15,8 @@ from dmlf.errors import ConfigError
 class CollectiveSample:
     """One point of the collective benchmark: the times of an algorithm's step, round by round.
 
-    num_bytes: of the vector that is summed on every rank. seconds: of the slowest rank, a value
-    per round. Raises ConfigError.
+    num_bytes: of the vector that is summed on every rank, in buckets of `bucket_bytes` (None: in
+    one). seconds: of the slowest rank, a value per round. Raises ConfigError.
     """
 
     algorithm: str
@@ -24,6 +24,7 @@ class CollectiveSample:
     world_size: int
     num_bytes: int
     seconds: tuple[float, ...]
+    bucket_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in _TERMS:
@@ -34,6 +35,11 @@ class CollectiveSample:
             raise ConfigError("num_bytes", self.num_bytes, "an integer of at least 0")
         if not self.seconds or not all(math.isfinite(s) and s > 0 for s in self.seconds):
             raise ConfigError("seconds", self.seconds, "finite numbers above 0, at least one")
+
+    @property
+    def num_buckets(self) -> int:
+        """Buckets of the vector."""
+        return 1 if self.bucket_bytes is None else max(1, -(-self.num_bytes // self.bucket_bytes))
 
     @property
     def median_s(self) -> float:
@@ -58,25 +64,26 @@ def _commit_rounds(world_size: int) -> int:
     return (world_size - 1).bit_length()
 
 
-def _ring(world_size: int, num_bytes: int) -> Coefficients:
+def _ring(world_size: int, num_bytes: int, num_buckets: int) -> Coefficients:
     hops, chunk = world_size - 1, num_bytes / world_size
-    return Coefficients(2 * hops + _commit_rounds(world_size), 2 * hops * chunk, hops * chunk)
+    rounds = 2 * hops * num_buckets + _commit_rounds(world_size)
+    return Coefficients(rounds, 2 * hops * chunk, hops * chunk)
 
 
-def _tree(world_size: int, num_bytes: int) -> Coefficients:
+def _tree(world_size: int, num_bytes: int, num_buckets: int) -> Coefficients:
     levels = (world_size - 1).bit_length()
-    return Coefficients(
-        2 * levels + _commit_rounds(world_size), 2 * levels * num_bytes, levels * num_bytes
-    )
+    rounds = 2 * levels * num_buckets + _commit_rounds(world_size)
+    return Coefficients(rounds, 2 * levels * num_bytes, levels * num_bytes)
 
 
-def _parameter_server(world_size: int, num_bytes: int) -> Coefficients:
+def _parameter_server(world_size: int, num_bytes: int, num_buckets: int) -> Coefficients:
     """One server, through whose port and CPU every push, verdict and pull passes."""
+    rounds = (2 * num_buckets + 1) * world_size
     carried = 2 * world_size * num_bytes
-    return Coefficients(3 * world_size, carried, (world_size - 1) * num_bytes)
+    return Coefficients(rounds, carried, (world_size - 1) * num_bytes)
 
 
-_TERMS: Mapping[str, Callable[[int, int], Coefficients]] = {
+_TERMS: Mapping[str, Callable[[int, int, int], Coefficients]] = {
     "ring": _ring,
     "tree": _tree,
     "parameter_server": _parameter_server,
@@ -87,14 +94,16 @@ MODELLED = tuple(_TERMS)
 """Algorithms that have such terms."""
 
 
-def coefficients(algorithm: str, world_size: int, num_bytes: int) -> Coefficients:
+def coefficients(
+    algorithm: str, world_size: int, num_bytes: int, num_buckets: int = 1
+) -> Coefficients:
     """The terms of the closed form rounds * alpha + bytes / beta + added bytes * gamma.
 
-    Of a whole step with one bucket, commit included: the collective benchmark times that.
+    Of a whole step, commit included: the collective benchmark times that.
 
     Ring: Patarasuk & Yuan, 2009; tree: Thakur, Rabenseifner & Gropp, 2005; parameter server: Li et
     al., 2014, with one server. Raises ConfigError for any other algorithm.
     """
     if algorithm not in _TERMS:
         raise ConfigError("algorithm", algorithm, f"one of {', '.join(_TERMS)}")
-    return _TERMS[algorithm](world_size, num_bytes)
+    return _TERMS[algorithm](world_size, num_bytes, num_buckets)

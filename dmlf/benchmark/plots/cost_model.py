@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,7 +54,8 @@ def _draw_times(axes: Axes, model: JudgedModel, looks: dict[str, style.Look]) ->
         look = looks[_strategy(own[0])]
         low, high = (extreme(s.num_bytes for s in own) for extreme in (min, max))
         sizes = np.geomspace(low, high, _CURVE_POINTS)
-        curve = [1e3 * model.calibration.predict_s(algorithm, world_size, int(n)) for n in sizes]
+        points = [replace(own[0], num_bytes=int(size)) for size in sizes]
+        curve = [1e3 * model.calibration.predict_s(point) for point in points]
         axes.plot(sizes, curve, color=look.color, linewidth=1.2, zorder=2)
         for sample in own:
             _mark(axes, sample.num_bytes, 1e3 * sample.median_s, look, sample in model.held_out)
@@ -66,10 +68,7 @@ def _draw_errors(axes: Axes, model: JudgedModel, looks: dict[str, style.Look]) -
     axes.axhline(0.0, color=style.INK, linewidth=0.9, zorder=1)
     axes.axhspan(-_AIM_PERCENT, _AIM_PERCENT, color=style.PALE, zorder=0.5)
     for sample in samples:
-        predicted_s = model.calibration.predict_s(
-            sample.algorithm, sample.world_size, sample.num_bytes
-        )
-        residual = 100 * (predicted_s / sample.median_s - 1)
+        residual = 100 * (model.calibration.predict_s(sample) / sample.median_s - 1)
         look = looks[_strategy(sample)]
         _mark(axes, sample.num_bytes, residual, look, sample in model.held_out)
     widest = max(30.0, *(abs(low) for low in axes.get_ylim()))

@@ -49,6 +49,7 @@ _KNOWN: Mapping[str, Look] = {
     "serial": Look(BLACK, "D", (0, (1, 1.5))),
     "parameter_server-queue": Look(VERMILION, "s", (0, (5, 1.5))),
     "parameter_server-shm": Look(ORANGE, "P", (0, (5, 1.5))),
+    "parameter_server:2-shm": Look(VERMILION, "d", (0, (5, 1.5))),
     "ring-queue": Look(BLUE, "o", SOLID),
     "ring-shm": Look(PURPLE, "v", SOLID),
     "ddp-gloo": Look(GREEN, "^", (0, (3, 1.2, 1, 1.2))),

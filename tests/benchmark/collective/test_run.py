@@ -53,6 +53,17 @@ def test_three_ranks_and_odd_sizes(capsys: pytest.CaptureFixture[str], tmp_path:
     assert json.loads(output.read_text())["config"]["peers"] == []
 
 
+def test_buckets_and_several_servers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    output = tmp_path / "collective.json"
+    names = ["ring-shm", "parameter_server-shm", "parameter_server:2-shm", "parameter_server:3-tcp"]
+    sizes = ["--world-sizes", "2", "--sizes", "400", "4004", "--bucket-bytes", "1000", "--peers"]
+    assert run(capsys, "--strategies", *names, *sizes, "--output", str(output))[0] == 0
+    record = read_record(output)
+    assert record.config.bucket_bytes == 1000
+    processes = {cell.contestant: cell.processes for cell in record.cells}
+    assert [processes[name] for name in names] == [2, 3, 4, 5]
+
+
 def test_a_flipped_bit_fails_the_benchmark(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +86,9 @@ def test_a_flipped_bit_fails_the_benchmark(
         (["--strategies", "ring"], ["strategies", "ring", "queue"]),
         (["--strategies", "ring-shm", "ring-shm"], ["strategies", "once"]),
         (["--strategies", "ring-shm", "--transports", "shm"], ["strategies", "--transports"]),
+        (["--strategies", "ring:2-shm"], ["strategies", "ring:2-shm", "no servers"]),
+        (["--strategies", "parameter_server:0-shm"], ["strategies", "NAME:2 for 2 servers"]),
+        (["--bucket-bytes", "3"], ["bucket_bytes", "3", "4 to"]),
         (["--peers", "nccl"], ["peers", "nccl", "gloo"]),
         (["--world-sizes", "1"], ["world_sizes", "1", "2 to 64"]),
         (["--sizes", "1023"], ["sizes", "1023", "multiple of 4"]),
