@@ -39,6 +39,7 @@ from dmlf.transport import Transport
 Result = TypeVar("Result")
 _HARMLESS = (CollectiveMismatch, NonFiniteGradient)
 """What all ranks raise alike, after which they still are at the same place."""
+MAX_TIMEOUT_S = 86_400.0
 
 
 class Group:
@@ -69,7 +70,7 @@ class Group:
     ) -> None:
         self.rank = rank
         self.world_size = world_size
-        self.timeout_s = timeout_s
+        self.timeout_s = check_timeout(timeout_s)
         self.algorithm = all_reduce_named(algorithm)
         self._transport: Transport | None = transport
         self._interrupt = interrupt
@@ -270,6 +271,14 @@ def _barrier(member: Member, at: Tag) -> Steps[None]:
     start = at.of(Phase.COMMIT, 0, member.rank)
     everyone = range(member.world_size)
     yield from agree(member, everyone, start, lambda: b"", lambda _payload: None)
+
+
+def check_timeout(timeout_s: float) -> float:
+    """Return `timeout_s`. Raises ConfigError if nobody can wait that long, or at all."""
+    if isinstance(timeout_s, bool) or not 0.0 < timeout_s <= MAX_TIMEOUT_S:
+        allowed = f"seconds above 0, to {MAX_TIMEOUT_S:.0f}"
+        raise ConfigError("timeout_s", timeout_s, allowed)
+    return timeout_s
 
 
 def all_reduce_named(name: str) -> Algorithm:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from dmlf.errors import ConfigError, RemoteError
 from dmlf.group import default
-from dmlf.group.group import all_reduce_named
+from dmlf.group.group import all_reduce_named, check_timeout
 from dmlf.group.place import Place, give
 from dmlf.runtime import process_context, run_ranks
 from dmlf.transport import TRANSPORTS
@@ -46,7 +46,7 @@ def launch(
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         allowed = f"a function at the top level of a module, with plain arguments ({error})"
         raise ConfigError("fn", getattr(fn, "__qualname__", fn), allowed) from None
-    work = ("dmlf.group.launch:run_function", (fn, tuple(args), dict(kwargs or {})))
+    work = ("dmlf.group.launching:run_function", (fn, tuple(args), dict(kwargs or {})))
     preload = ["torch"] if "torch" in sys.modules else []
     return _start(work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload)
 
@@ -67,7 +67,7 @@ def launch_script(
     """
     if not path.is_file():
         raise ConfigError("script", str(path), "a Python file")
-    work = ("dmlf.group.launch:run_script", (str(path), tuple(arguments)))
+    work = ("dmlf.group.launching:run_script", (str(path), tuple(arguments)))
     preload = ["torch"] if importlib.util.find_spec("torch") else []
     _start(work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload)
 
@@ -86,11 +86,10 @@ def _start(
             raise ConfigError(key, number, "a whole number, at least 1")
     if transport not in TRANSPORTS:
         raise ConfigError("transport", transport, ", ".join(TRANSPORTS))
-    if not timeout_s > 0:
-        raise ConfigError("timeout_s", timeout_s, "more than 0")
+    check_timeout(timeout_s)
     all_reduce_named(algorithm)
     program, task = work
-    context = process_context(["dmlf.group.launch", *preload], threads_per_rank)
+    context = process_context(["dmlf.group.launching", *preload], threads_per_rank)
     endpoints: Sequence[Any] = [None]
     if world_size > 1:
         endpoints = TRANSPORTS[transport](context, world_size)
