@@ -74,6 +74,12 @@ def shutdown() -> None:
         _current.pop().close()
 
 
+def abandon() -> None:
+    """Drop the group, if there is one, without a word to the other ranks."""
+    if _current:
+        _current.pop().abandon()
+
+
 def rank() -> int:
     """This process's rank, 0 to world_size - 1."""
     return default_group().rank

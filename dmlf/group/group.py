@@ -281,9 +281,15 @@ def check_timeout(timeout_s: float) -> float:
     return timeout_s
 
 
+def usable_algorithms() -> list[str]:
+    """The names of the registered algorithms without servers."""
+    return [name for name, algorithm in registry().items() if not algorithm.has_servers]
+
+
 def all_reduce_named(name: str) -> Algorithm:
     """The registered algorithm `name`. Raises ConfigError if it has servers or is none."""
-    usable = {key: value for key, value in registry().items() if not value.has_servers}
-    if name not in usable:
-        raise ConfigError("algorithm", name, f"one without servers: {', '.join(usable)}")
-    return usable[name]
+    if name not in usable_algorithms():
+        raise ConfigError(
+            "algorithm", name, f"one without servers: {', '.join(usable_algorithms())}"
+        )
+    return registry()[name]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
+import multiprocessing
 import os
 import pickle
-import runpy
+import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dmlf.errors import ConfigError, RemoteError
-from dmlf.group import default
+from dmlf.errors import ConfigError, PeerLost
 from dmlf.group.group import all_reduce_named, check_timeout
-from dmlf.group.place import Place, give
+from dmlf.group.imports import worth_preloading
+from dmlf.group.place import Place, is_given
+from dmlf.group.ranks import Script, Surroundings
 from dmlf.runtime import process_context, run_ranks
+from dmlf.runtime.launch import death
 from dmlf.transport import TRANSPORTS
-from dmlf.transport.tcp.sockets import listen
 
 Result = TypeVar("Result")
+_UNGUARDED = 119
+"""How a rank's process ends that, instead of waiting for its work, would start ranks itself."""
 
 
 def launch(
@@ -38,22 +42,22 @@ def launch(
     In `fn`, `dmlf.init()` joins the group of these processes. `fn`, its arguments and its result
     travel between processes, so `fn` stands at the top level of a module, and a script calls this
     below `if __name__ == "__main__":`.
+    Ranks see this process's environment, and RANK, WORLD_SIZE and the others that torchrun sets.
     The first failure ends all ranks: dmlf's own errors are raised as they are, any other as a
-    RemoteError with its rank's traceback. When this returns or raises, every process has ended.
+    RemoteError with its rank's traceback. When this returns or raises, every rank has ended.
+    Raises ConfigError for what cannot travel, and when called within a rank.
     """
-    try:
-        pickle.dumps((fn, args, kwargs))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        allowed = f"a function at the top level of a module, with plain arguments ({error})"
-        raise ConfigError("fn", getattr(fn, "__qualname__", fn), allowed) from None
-    work = ("dmlf.group.launching:run_function", (fn, tuple(args), dict(kwargs or {})))
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(_UNGUARDED)  # this is a rank that imports the main script, and found no guard
+    pickled = _pickled(fn, tuple(args), dict(kwargs or {}))
     preload = ["torch"] if "torch" in sys.modules else []
-    return _start(work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload)
+    work = ("dmlf.group.ranks:run_function", pickled)
+    results = _start(work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload)
+    return [_unpickled(fn, result) for result in results]
 
 
 def launch_script(
-    path: Path,
-    arguments: Sequence[str],
+    script: Script,
     world_size: int,
     *,
     transport: str = "shm",
@@ -61,14 +65,17 @@ def launch_script(
     timeout_s: float = 300.0,
     threads_per_rank: int = 1,
 ) -> None:
-    """Run the script `path` in `world_size` processes, each as `python path arguments...` would.
+    """Run `script` in `world_size` processes, each as `python script` would.
 
-    Raises as `launch` does, ConfigError without the file.
+    Raises as `launch` does, ScriptExited, ConfigError without the file.
     """
-    if not path.is_file():
-        raise ConfigError("script", str(path), "a Python file")
-    work = ("dmlf.group.launching:run_script", (str(path), tuple(arguments)))
-    preload = ["torch"] if importlib.util.find_spec("torch") else []
+    path = Path(script.name)
+    if not script.is_module and not path.is_file():
+        raise ConfigError("script", script.name, "a Python file")
+    if script.is_module:
+        path = Path(*script.name.split(".")).with_suffix(".py")
+    preload = worth_preloading(path)
+    work = ("dmlf.group.ranks:run_script", script)
     _start(work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload)
 
 
@@ -88,59 +95,73 @@ def _start(
         raise ConfigError("transport", transport, ", ".join(TRANSPORTS))
     check_timeout(timeout_s)
     all_reduce_named(algorithm)
+    if is_given() or multiprocessing.current_process().daemon:
+        raise ConfigError("dmlf.launch", "a call within a rank", "one by what starts all ranks")
     program, task = work
-    context = process_context(["dmlf.group.launching", *preload], threads_per_rank)
-    endpoints: Sequence[Any] = [None]
-    if world_size > 1:
-        endpoints = TRANSPORTS[transport](context, world_size)
-    port = _free_port()
-    places = [
-        Place(rank, world_size, endpoint, transport, timeout_s, algorithm)
-        for rank, endpoint in enumerate(endpoints)
-    ]
-    return run_ranks(context, program, [(place, port, task) for place in places])
+    with _own_environment() as environment, _reserved_port() as port:
+        context = process_context(["dmlf.group.ranks", *preload], threads_per_rank)
+        endpoints: Sequence[Any] = [None]
+        if world_size > 1:
+            endpoints = TRANSPORTS[transport](context, world_size)
+        arguments = []
+        for rank, endpoint in enumerate(endpoints):
+            place = Place(rank, world_size, endpoint, transport, timeout_s, algorithm)
+            arguments.append((Surroundings(place, port, threads_per_rank, environment), task))
+        try:
+            return run_ranks(context, program, arguments)
+        except PeerLost as error:
+            if error.detail != death(_UNGUARDED):
+                raise
+            allowed = 'a call below `if __name__ == "__main__":`, as ranks import the script too'
+            raise ConfigError("dmlf.launch", _main_file(), allowed) from None
 
 
-def run_function(_rank: int, argument: tuple[Place, int, Any]) -> Any:
-    """In a rank's process: call the function."""
-    place, port, (fn, args, kwargs) = argument
-    _enter(place, port)
+def _pickled(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    name = getattr(fn, "__qualname__", str(fn))
+    if not callable(fn):
+        raise ConfigError("fn", fn, "a function at the top level of a module")
+    if getattr(fn, "__module__", "") == "__main__" and not os.path.isfile(_main_file()):
+        raise ConfigError("fn", name, "a function of a file, as ranks import it from there")
+    named = [("fn", name, fn)]
+    named += [(f"args[{index}]", type(value).__name__, value) for index, value in enumerate(args)]
+    named += [(key, type(value).__name__, value) for key, value in kwargs.items()]
+    for key, shown, value in named:
+        try:
+            pickle.dumps(value)
+        except Exception as error:  # any, as objects bring their own pickling
+            what = "a function at the top level of a module" if key == "fn" else "a plain value"
+            raise ConfigError(key, shown, f"{what} ({type(error).__name__}: {error})") from None
+    return pickle.dumps((fn, args, kwargs))
+
+
+def _unpickled(fn: Callable[..., Result], pickled: bytes) -> Result:
     try:
-        return fn(*args, **kwargs)
-    finally:
-        default.shutdown()
+        result: Result = pickle.loads(pickled)  # from a rank, through the launcher's own pipe
+    except Exception as error:
+        allowed = f"plain values and arrays ({type(error).__name__}: {error})"
+        raise ConfigError("result", getattr(fn, "__qualname__", fn), allowed) from None
+    return result
 
 
-def run_script(rank: int, argument: tuple[Place, int, Any]) -> None:
-    """In a rank's process: run the script as the main program."""
-    place, port, (path, arguments) = argument
-    _enter(place, port)
-    sys.argv = [path, *arguments]
-    sys.path.insert(0, str(Path(path).resolve().parent))
+def _main_file() -> str:
+    return str(getattr(sys.modules["__main__"], "__file__", None) or "the interactive session")
+
+
+@contextmanager
+def _own_environment() -> Iterator[dict[str, str]]:
+    """The environment for ranks; this process's own is as before afterwards."""
+    before = dict(os.environ)
     try:
-        runpy.run_path(path, run_name="__main__")
-    except SystemExit as exit_:
-        if exit_.code not in (None, 0):
-            raise RemoteError(rank, f"the script ended with {exit_.code!r}", "") from None
+        yield {name: value for name, value in before.items() if "TORCHELASTIC" not in name}
     finally:
-        default.shutdown()
+        os.environ.clear()
+        os.environ.update(before)
 
 
-def _enter(place: Place, port: int) -> None:
-    """Take the place, and tell torch.distributed of it too, as torchrun would."""
-    give(place)
-    rank, size = str(place.rank), str(place.world_size)
-    os.environ.update(
-        RANK=rank,
-        LOCAL_RANK=rank,
-        WORLD_SIZE=size,
-        LOCAL_WORLD_SIZE=size,
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-
-
-def _free_port() -> int:
-    listener = listen()
-    listener.close()
-    return listener.address[1]
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A port of loopback that nobody else is given meanwhile, though a rank may listen there."""
+    with socket.socket() as reserving:
+        reserving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserving.bind(("127.0.0.1", 0))
+        yield int(reserving.getsockname()[1])

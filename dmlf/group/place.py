@@ -51,6 +51,11 @@ def take(transport: str | None) -> Place | None:
     return _given.pop()
 
 
+def is_given() -> bool:
+    """Whether this process is a rank that dmlf itself has started."""
+    return _alone[0] is not _ALONE
+
+
 def alone() -> Place:
     """The place of a process that nobody has told one, with the settings of the last one given."""
     return _alone[0]
