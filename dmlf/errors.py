@@ -29,6 +29,7 @@ DmlfError
 |   `-- ChecksumMismatch     a frame was altered on its way (peer, part)
 |-- WrongSum                 an all-reduce that is benchmarked gave a wrong sum (contestant, rank)
 |-- RemoteError              user code failed on another rank (rank, traceback)
+|-- ScriptExited             a script under `dmlf run` ended with an exit code (rank, code)
 |-- RunInterrupted           a signal stopped the run between two steps (number, step, folder)
 |-- MetricsError             a metrics file is not valid (path, field)
 |-- TranscriptError          a transcript is truncated, altered or of another run (path)
@@ -311,6 +312,15 @@ class RemoteError(DmlfError):
         self.error = error
         self.traceback = traceback
         super().__init__(f"rank {rank} failed: {error}")
+
+
+class ScriptExited(DmlfError):
+    """A script ended by `sys.exit(code)`, which was not 0, on `rank`."""
+
+    def __init__(self, rank: int, code: int) -> None:
+        self.rank = rank
+        self.code = code
+        super().__init__(f"the script of rank {rank} ended with exit code {code}")
 
 
 class RunInterrupted(DmlfError):

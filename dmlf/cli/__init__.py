@@ -23,6 +23,7 @@ from dmlf.cli import (
     hosts,
     projection,
     protocols,
+    run,
     training,
 )
 from dmlf.errors import ConfigError, DmlfError, RemoteError, RunInterrupted
@@ -46,6 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for family in (
         training,
+        run,
         hosts,
         checkpoint,
         faults,

@@ -13,7 +13,7 @@ from dmlf.group.default import (
     world_size,
 )
 from dmlf.group.group import Group
-from dmlf.group.launch import launch
+from dmlf.group.launching import launch
 
 __all__ = [
     "Group",

@@ -7,26 +7,42 @@ from typing import Any
 
 from dmlf.errors import ConfigError, GroupClosed
 from dmlf.group import place as places
-from dmlf.group.group import Group
+from dmlf.group.environment import place_in_environment, place_in_torch_group
+from dmlf.group.group import Group, all_reduce_named, check_timeout
 from dmlf.runtime import NoTransport
 
 _current: list[Group] = []
 
 
-def init(*, timeout_s: float | None = None, algorithm: str | None = None) -> Group:
+def init(
+    *, transport: str | None = None, timeout_s: float | None = None, algorithm: str | None = None
+) -> Group:
     """Join the ranks that this process was started with, and return their group.
 
-    Under `dmlf.launch` and `dmlf run`: as they say. Otherwise: a group of this process alone, so
-    that the same script runs serially.
-    timeout_s: how long a collective waits for another rank. algorithm: of all-reduce.
-    Raises ConfigError when there is a group already, and what connecting raises.
+    Under `dmlf.launch` and `dmlf run`: as they say. Under torchrun, or whatever sets RANK,
+    WORLD_SIZE, MASTER_ADDR and MASTER_PORT: the ranks meet at the store of torch.distributed; in a
+    process that has called `torch.distributed.init_process_group`, at that of its default group.
+    Otherwise: a group of this process alone, so that the same script runs serially.
+
+    transport: shm or tcp, for ranks that others have started; by default shm if all are on one
+    host. timeout_s: how long to wait for another rank, here and in a collective; 300 by default.
+    algorithm: of all-reduce; ring by default.
+    Raises ConfigError when there is a group already or the environment is damaged;
+    DependencyMissing without torch under torchrun; RendezvousError, naming who is missing.
     """
     if _current:
         raise ConfigError("dmlf.init()", "a second call", "one, or dmlf.shutdown() before")
-    place = places.take() or places.Place(0, 1, None, "none", 300.0, "ring")
-    transport = NoTransport() if place.endpoint is None else place.endpoint.connect()
+    if timeout_s is not None:
+        check_timeout(timeout_s)
+    if algorithm is not None:
+        all_reduce_named(algorithm)
+    place = places.take(transport)
+    if place is None:
+        alone = places.alone()
+        told = (transport, timeout_s or alone.timeout_s, alone.algorithm)
+        place = place_in_torch_group(*told) or place_in_environment(*told) or alone
     group = Group(
-        transport,
+        NoTransport() if place.endpoint is None else place.endpoint.connect(),
         place.rank,
         place.world_size,
         timeout_s=place.timeout_s if timeout_s is None else timeout_s,
@@ -34,9 +50,9 @@ def init(*, timeout_s: float | None = None, algorithm: str | None = None) -> Gro
         generation=place.generation,
         interrupt=place.interrupt,
     )
-    if not _current:
-        atexit.register(shutdown)
     _current[:] = [group]
+    atexit.unregister(shutdown)
+    atexit.register(shutdown)
     return group
 
 
@@ -56,6 +72,12 @@ def shutdown() -> None:
     """Close the group, if there is one."""
     if _current:
         _current.pop().close()
+
+
+def abandon() -> None:
+    """Drop the group, if there is one, without a word to the other ranks."""
+    if _current:
+        _current.pop().abandon()
 
 
 def rank() -> int:

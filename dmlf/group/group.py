@@ -39,6 +39,7 @@ from dmlf.transport import Transport
 Result = TypeVar("Result")
 _HARMLESS = (CollectiveMismatch, NonFiniteGradient)
 """What all ranks raise alike, after which they still are at the same place."""
+MAX_TIMEOUT_S = 86_400.0
 
 
 class Group:
@@ -69,7 +70,7 @@ class Group:
     ) -> None:
         self.rank = rank
         self.world_size = world_size
-        self.timeout_s = timeout_s
+        self.timeout_s = check_timeout(timeout_s)
         self.algorithm = all_reduce_named(algorithm)
         self._transport: Transport | None = transport
         self._interrupt = interrupt
@@ -272,9 +273,23 @@ def _barrier(member: Member, at: Tag) -> Steps[None]:
     yield from agree(member, everyone, start, lambda: b"", lambda _payload: None)
 
 
+def check_timeout(timeout_s: float) -> float:
+    """Return `timeout_s`. Raises ConfigError if nobody can wait that long, or at all."""
+    if isinstance(timeout_s, bool) or not 0.0 < timeout_s <= MAX_TIMEOUT_S:
+        allowed = f"seconds above 0, to {MAX_TIMEOUT_S:.0f}"
+        raise ConfigError("timeout_s", timeout_s, allowed)
+    return timeout_s
+
+
+def usable_algorithms() -> list[str]:
+    """The names of the registered algorithms without servers."""
+    return [name for name, algorithm in registry().items() if not algorithm.has_servers]
+
+
 def all_reduce_named(name: str) -> Algorithm:
     """The registered algorithm `name`. Raises ConfigError if it has servers or is none."""
-    usable = {key: value for key, value in registry().items() if not value.has_servers}
-    if name not in usable:
-        raise ConfigError("algorithm", name, f"one without servers: {', '.join(usable)}")
-    return usable[name]
+    if name not in usable_algorithms():
+        raise ConfigError(
+            "algorithm", name, f"one without servers: {', '.join(usable_algorithms())}"
+        )
+    return registry()[name]

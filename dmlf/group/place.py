@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from dmlf.errors import ConfigError
 from dmlf.transport import Endpoint
 
 
@@ -26,14 +27,35 @@ class Place:
     interrupt: Callable[[], None] | None = None
 
 
+_ALONE = Place(0, 1, None, "", 300.0, "ring")
 _given: list[Place] = []
+_alone: list[Place] = [_ALONE]
 
 
 def give(place: Place) -> None:
     """Tell this process its place; `dmlf.init` takes it."""
     _given[:] = [place]
+    _alone[:] = [replace(_ALONE, timeout_s=place.timeout_s, algorithm=place.algorithm)]
 
 
-def take() -> Place | None:
-    """The place that this process was given, once: its links can be opened once."""
-    return _given.pop() if _given else None
+def take(transport: str | None) -> Place | None:
+    """The place that this process was given, once: its links can be opened once.
+
+    Raises ConfigError when `transport` is another one than the ranks were started with.
+    """
+    if not _given:
+        return None
+    if transport not in (None, _given[0].transport):
+        allowed = f"{_given[0].transport}, as its ranks were started"
+        raise ConfigError("transport", transport, allowed)
+    return _given.pop()
+
+
+def is_given() -> bool:
+    """Whether this process is a rank that dmlf itself has started."""
+    return _alone[0] is not _ALONE
+
+
+def alone() -> Place:
+    """The place of a process that nobody has told one, with the settings of the last one given."""
+    return _alone[0]

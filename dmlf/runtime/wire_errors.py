@@ -13,11 +13,15 @@ _PLAIN = (str, int, float, bool, type(None))
 def error_to_plain(error: DmlfError) -> dict[str, Any]:
     """Type, message and fields of `error`; a field that is no plain value becomes its text."""
     fields = {
-        name: value if isinstance(value, _PLAIN) else str(value)
+        name: value if _is_plain(value) else str(value)
         for name, value in vars(error).items()
         if not name.startswith("_")
     }
     return {"type": type(error).__name__, "message": str(error), "fields": fields}
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, _PLAIN) or (isinstance(value, list) and all(map(_is_plain, value)))
 
 
 def error_from_plain(values: dict[str, Any]) -> DmlfError:

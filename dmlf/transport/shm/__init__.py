@@ -26,6 +26,11 @@ kernel frees with its last process, whatever was killed. Pages exist once touche
 be as large as the machine's memory and costs nothing until it is used.
 """
 
-from dmlf.transport.shm.transport import ShmEndpoint, ShmTransport, create_endpoints
+from dmlf.transport.shm.transport import (
+    ShmEndpoint,
+    ShmTransport,
+    create_endpoints,
+    create_memory,
+)
 
-__all__ = ["ShmEndpoint", "ShmTransport", "create_endpoints"]
+__all__ = ["ShmEndpoint", "ShmTransport", "create_endpoints", "create_memory"]

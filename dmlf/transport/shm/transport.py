@@ -188,7 +188,12 @@ def create_endpoints(
 
     arena_bytes: address space of each rank, whole pages; this machine's memory by default.
     """
+    memory = create_memory(group_size, arena_bytes)
+    return [ShmEndpoint(rank, memory) for rank in range(group_size)]
+
+
+def create_memory(group_size: int, arena_bytes: int | None = None) -> GroupMemory:
+    """The memory alone. Raises TransportError where the system lacks what is needed."""
     if not kernel.supported():
         raise TransportError("shm needs Linux on x86-64 or aarch64; use the transport queue")
-    memory = GroupMemory.create(group_size, arena_bytes or physical_bytes())
-    return [ShmEndpoint(rank, memory) for rank in range(group_size)]
+    return GroupMemory.create(group_size, arena_bytes or physical_bytes())

@@ -1,0 +1,81 @@
+"""A user's own script, once per rank: the verb run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from dmlf.errors import ScriptExited
+from dmlf.group.group import usable_algorithms
+from dmlf.group.launching import launch_script
+from dmlf.group.ranks import Script
+from dmlf.transport import TRANSPORTS
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "run",
+        help="run your own script on several ranks",
+        usage="dmlf run [options] (SCRIPT | -m MODULE) [arguments of the script ...]",
+        description="Run a Python script in several processes of this host, each as `python "
+        "SCRIPT` would; in it, dmlf.init() joins them. RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR "
+        "and MASTER_PORT are set as torchrun sets them. The first rank that fails ends all. "
+        "Exit code: that of sys.exit in the script; 1 if it failed.",
+    )
+    parser.add_argument("--nproc", type=int, required=True, metavar="N", help="number of ranks")
+    parser.add_argument(
+        "--transport",
+        choices=[*TRANSPORTS],
+        default="shm",
+        help="how ranks talk (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--algorithm",
+        choices=usable_algorithms(),
+        default="ring",
+        help="of all_reduce, unless dmlf.init says otherwise (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long a rank waits for another (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--threads-per-rank",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads of numeric libraries (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-m",
+        dest="module",
+        metavar="MODULE",
+        nargs=argparse.REMAINDER,
+        help="run a module, found as `python -m` does; what follows is its own",
+    )
+    parser.add_argument("script", metavar="SCRIPT", nargs=argparse.REMAINDER, help="a Python file")
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    words = parsed.module if parsed.module is not None else parsed.script
+    if not words:
+        parsed.parser.error("no script: name a Python file, or a module after -m")
+    try:
+        launch_script(
+            Script(words[0], tuple(words[1:]), is_module=parsed.module is not None),
+            parsed.nproc,
+            transport=parsed.transport,
+            algorithm=parsed.algorithm,
+            timeout_s=parsed.timeout_s,
+            threads_per_rank=parsed.threads_per_rank,
+        )
+    except ScriptExited as exited:
+        print(f"dmlf: {exited}", file=sys.stderr)
+        return exited.code
+    return 0
