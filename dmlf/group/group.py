@@ -43,6 +43,8 @@ from dmlf.runtime import Driver, Local
 from dmlf.transport import Transport
 
 Result = TypeVar("Result")
+Value = TypeVar("Value")
+"""A numpy array or torch tensor."""
 _HARMLESS = (CollectiveMismatch, NonFiniteGradient)
 """What all ranks raise alike, after which they still are at the same place."""
 MAX_TIMEOUT_S = 86_400.0
@@ -114,7 +116,7 @@ class Group:
             self._registers = True
             return transport.allocate(numel, dtype)
 
-    def all_reduce(self, value: Any, op: str = "sum", *, reduction: str = "float32") -> Any:
+    def all_reduce(self, value: Value, op: str = "sum", *, reduction: str = "float32") -> Value:
         """Replace `value` by its sum (product, min, max, mean) over all ranks; return it.
 
         value: a numpy array or torch tensor of numbers, of the same dtype and shape on all ranks.
@@ -151,7 +153,7 @@ class Group:
         operand.write_back()
         return value
 
-    def broadcast(self, value: Any, root: int = 0) -> Any:
+    def broadcast(self, value: Value, root: int = 0) -> Value:
         """Replace `value` on every rank by that of rank `root`; return it.
 
         value: as in `all_reduce`, or of booleans.
