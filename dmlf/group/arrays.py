@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dmlf.errors import ConfigError
+from dmlf.numerics import OPERATIONS
 
 Vector = npt.NDArray[Any]
+_NAMES = ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
+_DTYPES = frozenset(map(np.dtype, _NAMES))
 
 
 class Operand:
@@ -24,9 +28,13 @@ class Operand:
 
     def __init__(self, value: Any) -> None:
         self._value = value
-        array = value if isinstance(value, np.ndarray) else _array_of(value)
-        if array.dtype.kind not in "biufc" or not array.dtype.isnative:
-            raise ConfigError("array", str(array.dtype), "numbers in this machine's byte order")
+        self._is_array = isinstance(value, np.ndarray)
+        array = value if self._is_array else _array_of(value)
+        if array.dtype not in _DTYPES:
+            allowed = "numbers of 8 to 64 bits a part, in this machine's byte order"
+            raise ConfigError("array", str(array.dtype), allowed)
+        if isinstance(value, np.ma.MaskedArray):
+            raise ConfigError("array", "MaskedArray", "an array without a mask")
         self._array = np.ascontiguousarray(array)
         self.flat: Vector = self._array.reshape(-1)
         dtype = str(value.dtype).removeprefix("torch.")
@@ -34,21 +42,41 @@ class Operand:
 
     def check_writable(self) -> None:
         """Raise ConfigError when the result cannot be written to where the value is."""
-        if isinstance(self._value, np.ndarray) and not self._value.flags.writeable:
-            raise ConfigError("array", self.text, "an array that may be written to")
+        value = self._value
+        if self._is_array:
+            writable = value.flags.writeable
+        else:
+            sizes = zip(value.shape, value.stride(), strict=True)
+            writable = all(stride or size < 2 for size, stride in sizes)
+        if not writable:
+            allowed = "an array that may be written to, each element on its own; copy it"
+            raise ConfigError("array", self.text, allowed)
+
+    def check_operation(self, op: str) -> str:
+        """The elementwise operation under `op`. Raises ConfigError if these numbers have none."""
+        kind = self.flat.dtype.kind
+        allowed = {"b": (), "c": ("sum", "product"), "f": OPERATIONS}.get(kind, OPERATIONS)
+        names = [*allowed, *(["mean"] if kind in "fc" else [])]
+        if op not in names:
+            which = f"one of {', '.join(names)}" if names else "numbers; booleans have no sum"
+            raise ConfigError("op", op, f"{which}, for {self.text}")
+        return "sum" if op == "mean" else op
 
     def write_back(self) -> None:
         """Bring `flat` to where the value is, if it is a copy."""
-        if isinstance(self._value, np.ndarray):
-            if self._array is not self._value:
-                self._value[...] = self._array.reshape(self._value.shape)
-        elif not _shares_memory(self._value, self._array):
-            self._value.detach().copy_(_tensor(self._array).reshape(self._value.shape))
+        value = self._value
+        if self._is_array:
+            if self._array is not value:
+                value[...] = self._array.reshape(value.shape)
+        elif not _shares_memory(value, self._array):
+            value.detach().copy_(_tensor(self._array).reshape(value.shape))
+        elif not value.is_inference():  # autograd must know that it was changed in place
+            sys.modules["torch"].autograd.graph.increment_version(value)
 
     def like(self, flat: Vector, count: int) -> Any:
         """`flat`, [count * numel], as a value of this one's kind: [count, *shape]."""
         shaped = flat.reshape(count, *self._value.shape)
-        if isinstance(self._value, np.ndarray):
+        if self._is_array:
             return shaped
         return _tensor(shaped).to(device=self._value.device, dtype=self._value.dtype)
 
@@ -58,9 +86,11 @@ def _array_of(value: Any) -> Vector:
     if detach is None:
         raise ConfigError("array", type(value).__name__, "a numpy array or a torch tensor")
     tensor = detach()
-    if tensor.layout.__str__() != "torch.strided":
+    if str(tensor.layout) != "torch.strided":
         raise ConfigError("array", str(tensor.layout), "a dense tensor")
-    tensor = tensor.cpu()
+    if tensor.device.type == "meta":
+        raise ConfigError("array", "a tensor on the device meta", "one that holds numbers")
+    tensor = tensor.cpu().resolve_conj().resolve_neg()
     if str(tensor.dtype) == "torch.bfloat16":
         tensor = tensor.float()
     try:

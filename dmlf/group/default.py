@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from typing import Any
+from typing import Any, TypeVar
 
 from dmlf.errors import ConfigError, GroupClosed
 from dmlf.group import place as places
@@ -11,6 +11,7 @@ from dmlf.group.environment import place_in_environment, place_in_torch_group
 from dmlf.group.group import Group, all_reduce_named, check_timeout
 from dmlf.runtime import NoTransport
 
+Value = TypeVar("Value")
 _current: list[Group] = []
 
 
@@ -90,12 +91,12 @@ def world_size() -> int:
     return default_group().world_size
 
 
-def all_reduce(value: Any, op: str = "sum", *, reduction: str = "float32") -> Any:
+def all_reduce(value: Value, op: str = "sum", *, reduction: str = "float32") -> Value:
     """`Group.all_reduce` of this process's group."""
     return default_group().all_reduce(value, op, reduction=reduction)
 
 
-def broadcast(value: Any, root: int = 0) -> Any:
+def broadcast(value: Value, root: int = 0) -> Value:
     """`Group.broadcast` of this process's group."""
     return default_group().broadcast(value, root)
 

@@ -12,10 +12,11 @@ from functools import cache
 from typing import Any
 
 from dmlf.env import require_torch
-from dmlf.errors import ConfigError, RendezvousError
+from dmlf.errors import AddressUnavailable, ConfigError, RendezvousError
 from dmlf.group.place import Place
 from dmlf.group.rendezvous import Store, transport_over_store
 from dmlf.transport import Transport
+from dmlf.transport.tcp import Listener, listen
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -85,6 +86,7 @@ def _store(host: str, port: int, rank: int, timeout_s: float) -> Store:
     require_torch()
     dist: Any = importlib.import_module("torch.distributed")
     by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    listener = _loopback_listener(host, port) if rank == 0 and not by_agent else None
     try:
         store: Store = dist.TCPStore(
             host,
@@ -93,11 +95,20 @@ def _store(host: str, port: int, rank: int, timeout_s: float) -> Store:
             timeout=timedelta(seconds=timeout_s),
             wait_for_workers=False,
             multi_tenant=True,
+            master_listen_fd=None if listener is None else listener.take().detach(),
         )
     except (RuntimeError, ValueError) as error:
         detail = f"the store at {host}:{port}: {str(error).partition(chr(10))[0]}"
         raise RendezvousError(rank, [0], timeout_s, detail) from error
     return store
+
+
+def _loopback_listener(host: str, port: int) -> Listener | None:
+    """For a store that only this host uses: torch by itself would listen to every network."""
+    try:
+        return listen(host, port)
+    except (ConfigError, AddressUnavailable):  # beyond loopback, or torch serves the port already
+        return None
 
 
 def _variable(name: str) -> str:

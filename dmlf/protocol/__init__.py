@@ -19,8 +19,10 @@ from dmlf.protocol.collectives import (
     all_gather,
     broadcast,
     gather,
+    leave,
     reduce_scatter,
     scatter,
+    why_left,
 )
 from dmlf.protocol.effects import (
     Apply,
@@ -76,6 +78,7 @@ __all__ = [
     "chunk_slices",
     "confirm_equal",
     "gather",
+    "leave",
     "local_step",
     "moves_to_all",
     "newest_sources",
@@ -88,4 +91,5 @@ __all__ = [
     "scatter",
     "transfer",
     "validate",
+    "why_left",
 ]

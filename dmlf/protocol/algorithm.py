@@ -55,7 +55,8 @@ class Algorithm:
     publishes the order of additions as (chunk, Fold) pairs that cover the bucket: a serial
     replay that adds in that order gives the same bits. `traffic(buckets, world_size, num_servers)`
     is the closed form of one step's messages and payload bytes; num_servers as `server_count` has
-    it. Each server owns the buckets that `dmlf.protocol.ownership` gives it.
+    it. Each server owns the buckets that `dmlf.protocol.ownership` gives it. `all_reduce` sums one
+    bucket, without a commit, where the step is made of such sums.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Algorithm:
     server_step: RankStep | None
     fold: Callable[[int, int], list[tuple[slice, Fold]]]
     traffic: Callable[[Sequence[BucketShape], int, int], Traffic]
+    all_reduce: AllReduce | None = None
 
     @property
     def has_servers(self) -> bool:
@@ -120,7 +122,7 @@ def all_reduce_algorithm(
         def worker_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
             return _synchronize(all_reduce, member, step, num_buckets)
 
-        register(Algorithm(name, worker_step, None, fold, step_traffic))
+        register(Algorithm(name, worker_step, None, fold, step_traffic, all_reduce))
         return all_reduce
 
     return decorate

@@ -13,41 +13,78 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dmlf.errors import CollectiveMismatch
+from dmlf.errors import CollectiveMismatch, GroupClosed
 from dmlf.protocol.accumulator import Accumulator
 from dmlf.protocol.agree import agree
 from dmlf.protocol.effects import Member, Send, Steps, receive
-from dmlf.protocol.tags import Phase, Tag
+from dmlf.protocol.tags import Message, Phase, Tag
 
 Read = Callable[[int], Any]
 """The block of a rank, to be sent."""
 Write = Callable[[int, Any], None]
 """Take the block of a rank."""
+_LEFT = 255
+"""In place of the flags: the sender has left, and says why."""
 
 
-def agree_on_call(member: Member, at: Tag, text: str) -> Steps[None]:
+def agree_on_call(member: Member, at: Tag, text: str, flag: bool = False) -> Steps[bool]:
     """Return if all ranks of the group give the same `text` for their call number `at.step`.
 
+    The result is whether any of them gives `flag`.
     Cost: ceil(log2 W) short messages a rank. It is a barrier: nobody returns before all called.
-    Raises CollectiveMismatch, on every rank, naming two ranks whose texts differ.
+    Raises CollectiveMismatch, on every rank, naming two ranks whose texts differ; GroupClosed
+    when a rank has left instead (see `leave`).
     """
-    own = (text, member.rank)
-    low = high = own
+    low = high = (text, member.rank)
+    flags = int(flag)
+    left = ""
+    same = f"{text}\0".encode()
 
     def value() -> bytes:
-        return "\0".join((low[0], str(low[1]), high[0], str(high[1]))).encode()
+        if left:
+            return bytes((_LEFT,)) + left.encode()
+        if low is high:
+            return b"%c%b%d" % (flags, same, member.rank)
+        return bytes((flags,)) + "\0".join((low[0], str(low[1]), high[0], str(high[1]))).encode()
 
     def merge(payload: bytes) -> None:
-        nonlocal low, high
-        low_text, low_rank, high_text, high_rank = payload.decode().split("\0")
-        low = min(low, (low_text, int(low_rank)))
-        high = max(high, (high_text, int(high_rank)))
+        nonlocal low, high, flags, left
+        if payload[0] == _LEFT:
+            left = payload[1:].decode()
+            return
+        flags |= payload[0]
+        if low is high and payload.startswith(same, 1) and payload.find(b"\0", len(same) + 1) < 0:
+            return
+        parts = payload[1:].decode().split("\0")
+        low = min(low, (parts[0], int(parts[1])))
+        high = max(high, (parts[-2], int(parts[-1])))
 
     start = at.of(Phase.CALL, 0, member.rank)
     yield from agree(member, range(member.world_size), start, value, merge)
+    if left:
+        raise GroupClosed(text, left)
     if low[0] != high[0]:
         other = high if low[0] == text else low
         raise CollectiveMismatch(member.rank, text, other[1], other[0], at.step)
+    return bool(flags)
+
+
+def leave(member: Member, at: Tag, reason: str, first_round: int = 0) -> Steps[None]:
+    """Take no part in call number `at.step` or any later one, and have the others told `reason`.
+
+    first_round: how many messages of `agree_on_call` have been sent. Waits for nobody.
+    """
+    payload = bytes((_LEFT,)) + reason.encode()
+    for round_ in range(first_round, (member.world_size - 1).bit_length()):
+        dst = (member.rank + (1 << round_)) % member.world_size
+        yield Send(dst, at.of(Phase.CALL, round_, member.rank), payload)
+
+
+def why_left(message: Message) -> str | None:
+    """The reason that `message` brings, if it comes of `leave`."""
+    payload = message.payload
+    left = message.tag.phase is Phase.CALL and payload[0] == _LEFT
+    return payload[1:].decode() if left else None
 
 
 def broadcast(member: Member, at: Tag, root: int, read: Read, write: Write) -> Steps[None]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dmlf.errors import DeadlineExceeded, NoAnswer, PeerLost, RendezvousError
+from dmlf.errors import DeadlineExceeded, GroupClosed, NoAnswer, PeerLost, RendezvousError
 
 CAUSE_S = 1.0
 """How long to look for what is behind a rank's loss of its peer."""
@@ -44,4 +44,4 @@ def is_echo(rank: int, failure: Exception) -> bool:
     """Whether `rank` only reports that it could not reach another one."""
     if isinstance(failure, PeerLost):
         return failure.peer != f"rank {rank}"
-    return isinstance(failure, DeadlineExceeded | NoAnswer | RendezvousError)
+    return isinstance(failure, DeadlineExceeded | GroupClosed | NoAnswer | RendezvousError)

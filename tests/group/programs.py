@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -30,4 +32,45 @@ def different_calls() -> str:
     except dmlf.DmlfError as error:
         group.barrier()
         return str(error)
+    return "no error"
+
+
+def environment(name: str) -> tuple[str | None, str, str]:
+    return os.environ.get(name), os.environ["OMP_NUM_THREADS"], os.environ["RANK"]
+
+
+def nested() -> list[int]:
+    return dmlf.launch(rank, 2)
+
+
+def rank() -> int:
+    return dmlf.init().rank
+
+
+def unpicklable() -> Any:
+    return lambda: 0
+
+
+def fails_on_rank(failing: int, how: str) -> None:
+    group = dmlf.init()
+    if group.rank == failing:
+        if how == "raise":
+            raise ValueError("what went wrong")
+        os.kill(os.getpid(), signal.SIGKILL)
+    group.barrier()
+
+
+def twice() -> list[Any]:
+    with dmlf.init() as group:
+        group.barrier()
+    dmlf.shutdown()
+    dmlf.init(timeout_s=60)
+    return [dmlf.all_gather(np.array(dmlf.rank())).tolist(), dmlf.is_initialized()]
+
+
+def other_transport() -> str:
+    try:
+        dmlf.init(transport="tcp")
+    except dmlf.ConfigError as error:
+        return error.key
     return "no error"
