@@ -187,6 +187,11 @@ def test_a_pause_shorter_than_the_timeout_is_no_failure() -> None:
             "corrupt:rank=0,step=5,phase=reduce_scatter",
             {"ChecksumMismatch"},
         ),
+        (  # a chunk of a bucket of one element is empty: its header is all there is to garble
+            replace(NUMPY, transport="tcp"),
+            "corrupt:rank=0,step=5,phase=all_gather",
+            {"ChecksumMismatch"},
+        ),
         (
             replace(SERVER, transport="tcp"),
             "corrupt:rank=2,step=5,phase=pull",

@@ -1,7 +1,7 @@
 """Takes the place of `dmlf/cli/__init__.py` in a copy of the repository: every verb in no time.
 
 It writes whatever file it is asked for, notes when it began and ended in calls.jsonl, and fails
-when the file named `fail` holds a part of its arguments.
+when the file named `fail` holds a part of its arguments; `fail_after`: once it has written.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ def main() -> int:
                 figure.with_suffix(".png").write_text("png")
         if output.name == "runs.csv":
             output.with_name("epochs.csv").write_text("epochs")
+    after = Path("fail_after")
+    if after.exists() and after.read_text() in " ".join(arguments):
+        code = 1
     call = {"arguments": arguments, "began": began, "ended": time.monotonic()}
     with Path("calls.jsonl").open("a") as log:
         log.write(json.dumps(call) + "\n")

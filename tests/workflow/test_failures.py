@@ -35,6 +35,20 @@ def test_a_failing_run(tmp_path: Path) -> None:
     assert checkout.plan() == {}
 
 
+def test_a_campaign_with_failures_is_reported_and_one_that_broke_off_is_not(
+    tmp_path: Path,
+) -> None:
+    checkout = make_checkout(tmp_path)
+    (checkout.path / "fail").write_text("faults --runs")
+    broken = checkout.snakemake("results/faults.json")
+    assert broken.code == 1
+    assert not (checkout.path / "results/faults.json").exists()
+    (checkout.path / "fail").write_text("nothing")
+    (checkout.path / "fail_after").write_text("faults --runs")
+    assert checkout.snakemake("results/faults.json").code == 0
+    assert (checkout.path / "results/faults.json").exists()
+
+
 def test_the_lock_of_a_killed_snakemake_is_no_obstacle(tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path)
     target = run_path("serial", world_size=1)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dmlf.benchmark.fault_campaign import Campaign, run_campaign, validate
-from dmlf.benchmark.fault_plans import PlannedRun, plan_runs
+from dmlf.benchmark.faults.campaign import Campaign, run_campaign, validate
+from dmlf.benchmark.faults.plans import PlannedRun, Request, plan_runs
 from dmlf.cli import main
 from dmlf.errors import MetricsError
 from dmlf.runtime.faults import FaultKind, parse_fault
@@ -18,24 +18,35 @@ from dmlf.runtime.faults import FaultKind, parse_fault
 ALGORITHMS, TRANSPORTS = ("ring", "parameter_server", "tree"), ("queue", "shm", "tcp")
 
 
+def request(
+    runs: int,
+    seed: int,
+    algorithms: tuple[str, ...] = ALGORITHMS,
+    transports: tuple[str, ...] = TRANSPORTS,
+) -> Request:
+    return Request(runs, seed, algorithms, transports)
+
+
 def planned(number: int = 0, fault: str = "kill:rank=1,step=4", **changes: object) -> PlannedRun:
-    (run,) = plan_runs(1, 0, ["ring"], ["queue"])
+    (run,) = plan_runs(request(1, 0, ("ring",), ("queue",)))
     values = {"faults": (parse_fault(fault),), "saves": False, "ends": None, "number": number}
     return replace(run, **(values | changes))
 
 
 def test_plans_are_a_function_of_the_seed() -> None:
-    one = plan_runs(300, 5, ALGORITHMS, TRANSPORTS)
-    assert one == plan_runs(300, 5, ALGORITHMS, TRANSPORTS)
-    assert one[:40] == plan_runs(40, 5, ALGORITHMS, TRANSPORTS)
-    assert one != plan_runs(300, 6, ALGORITHMS, TRANSPORTS)
+    one = plan_runs(request(300, 5))
+    assert one == plan_runs(request(300, 5))
+    assert one[:40] == plan_runs(request(40, 5))
+    assert one != plan_runs(request(300, 6))
 
 
 def test_plans_cover_every_kind_everywhere_before_any_twice() -> None:
     combinations = 11 * 9 - 3 * 2 - 3  # corrupt over tcp alone, flip without servers alone
-    runs = plan_runs(combinations, 1, ALGORITHMS, TRANSPORTS)
+    runs = plan_runs(request(combinations, 1))
     seen = [(run.faults[0].kind, run.config.algorithm, run.config.transport) for run in runs]
     assert len(set(seen)) == combinations
+    # A small campaign has every kind in it.
+    assert {kind for kind, _, _ in seen[: len(FaultKind)]} == set(FaultKind)
     kinds = {(kind, transport) for kind, _, transport in seen}
     assert (FaultKind.CORRUPT, "shm") not in kinds
     assert not any(
@@ -57,7 +68,7 @@ def test_a_campaign_passes_and_its_file_is_checked() -> None:
         planned(1, "raise:rank=0,step=6", saves=True, ends="RemoteError"),
         planned(2, "delay:rank=0,step=4,seconds=0.1"),
     ]
-    content = run_campaign(runs, 0, ["dmlf", "faults"], lines.append)
+    content = run_campaign(runs, request(3, 0), ["dmlf", "faults"], lines.append)
     assert [run["problem"] for run in content["runs"]] == [None] * 3
     assert [len(run["recoveries"]) for run in content["runs"]] == [1, 0, 0]
     assert 0.0 <= content["runs"][0]["detection_s"] < 2.0

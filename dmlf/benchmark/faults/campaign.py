@@ -6,21 +6,24 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from dmlf import env
-from dmlf.benchmark.fault_plans import EVERY_STEPS, PlannedRun
+from dmlf.benchmark.faults.plans import EVERY_STEPS, PlannedRun, Request
 from dmlf.config import RunConfig
-from dmlf.errors import DependencyMissing, DmlfError, MetricsError
+from dmlf.errors import DependencyMissing, DmlfError, MetricsError, RunInterrupted
+from dmlf.runtime.launch import signals
+from dmlf.runtime.measuring_lock import measuring_lock
 from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.training.checkpoints import CheckpointPlan
 from dmlf.training.result import RunResult
 from dmlf.training.run import train
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 POLICY = RestartPolicy(4, grace_s=1.0)
 
 
@@ -47,6 +50,8 @@ class Campaign:
                     faults=planned.faults,
                     struck=struck,
                 )
+            except RunInterrupted as stopped:  # somebody stops the campaign, and not its run
+                raise SystemExit(128 + stopped.number) from None
             except DmlfError as error:
                 ended = error
                 if planned.ends == type(error).__name__:
@@ -113,24 +118,32 @@ def _problem(
 
 
 def run_campaign(
-    planned: Sequence[PlannedRun], seed: int, argv: Sequence[str], tell: Callable[[str], None]
+    planned: Sequence[PlannedRun],
+    request: Request,
+    argv: Sequence[str],
+    tell: Callable[[str], None],
+    *,
+    exclusive: bool = False,
 ) -> dict[str, Any]:
     """Carry out all runs, one after the other; return the content of the campaign's file.
 
-    tell: takes one line per run. Raises MetricsError if the content does not fit its schema, which
-    would be a bug.
+    request: what they were planned from. tell: takes one line per run. exclusive: hold the
+    host-wide measuring lock meanwhile: what is timed here should not be disturbed either.
+    Raises MetricsError if the content does not fit its schema, which would be a bug.
     """
-    started_at, campaign = datetime.now(UTC), Campaign()
-    runs = []
-    for one in planned:
-        entry = campaign.run(one)
-        runs.append(entry)
-        tell(_line(entry))
+    campaign, runs = Campaign(), []
+    with measuring_lock() if exclusive else nullcontext(), signals(None):
+        started_at = datetime.now(UTC)
+        for one in planned:
+            entry = campaign.run(one)
+            runs.append(entry)
+            tell(_line(entry))
     content = {
         "schema_version": SCHEMA_VERSION,
-        "seed": seed,
+        "request": request.as_mapping(),
         "argv": list(argv),
-        "source_sha256": env.source_sha256(),
+        "source_sha256": env.source_sha256(env.AFTER_FAULTS),
+        "environment": env.capture_environment(),
         "started_at": started_at.isoformat(timespec="milliseconds"),
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "summary": summarise(runs),
@@ -179,7 +192,7 @@ def _validator() -> Any:
         raise DependencyMissing("jsonschema", str(error), 'pip install "dmlf"') from error
     import json
 
-    text = resources.files(__package__).joinpath("fault_campaign.schema.json").read_text()
+    text = resources.files(__package__).joinpath("campaign.schema.json").read_text()
     return jsonschema.Draft202012Validator(json.loads(text))
 
 
