@@ -72,7 +72,11 @@ def refusal(config: dict[str, Any], *files: Path) -> str:
         (
             ["colour"],
             "red",
-            ["colour", "unknown key", "collective, matrix, order_seed, projection, run, tasks"],
+            [
+                "colour",
+                "unknown key",
+                "collective, faults, matrix, order_seed, overhead, projection",
+            ],
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import tempfile
 import time
@@ -13,6 +14,7 @@ from importlib import resources
 from typing import Any
 
 from dmlf import env
+from dmlf.benchmark.faults.left import resident_bytes, traces
 from dmlf.benchmark.faults.plans import EVERY_STEPS, PlannedRun, Request
 from dmlf.config import RunConfig
 from dmlf.errors import DependencyMissing, DmlfError, MetricsError, RunInterrupted
@@ -32,11 +34,13 @@ class Campaign:
 
     def __init__(self) -> None:
         self._expected: dict[str, str] = {}
+        self.resident_bytes: list[int] = []
+        """Of this process, after each run."""
 
     def run(self, planned: PlannedRun) -> dict[str, Any]:
         """Carry out one run; return its entry of `runs` in the campaign's file."""
         expected = self._undisturbed(planned.config)
-        begun = time.monotonic()
+        before, begun = traces(), time.monotonic()
         struck: dict[int, float] = {}
         result: RunResult | None = None
         ended: DmlfError | None = None
@@ -60,6 +64,11 @@ class Campaign:
         final = None if result is None else result.final_state().sha256()
         recoveries = [] if result is None or ended is not None else list(result.recoveries)
         problem = _problem(planned, struck, ended, recoveries, final == expected)
+        gc.collect()
+        after = traces()
+        self.resident_bytes.append(resident_bytes())
+        if problem is None and not after <= before:
+            problem = f"left behind: {', '.join(sorted(after - before))}"
         return {
             "number": planned.number,
             "strategy": planned.config.strategy,
@@ -146,6 +155,7 @@ def run_campaign(
         "environment": env.capture_environment(),
         "started_at": started_at.isoformat(timespec="milliseconds"),
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "resident_bytes": campaign.resident_bytes,
         "summary": summarise(runs),
         "runs": runs,
     }

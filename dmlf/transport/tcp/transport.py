@@ -66,6 +66,7 @@ class TcpTransport:
             )
         self._flusher = Flusher(self._links.values())
         self._corrupts = False
+        self._cuts = False
         self._registered: list[tuple[int, int]] = []  # (first address, one past the last)
         self._vectors: list[npt.NDArray[Any]] = []
         self._mover = CoreMover()
@@ -94,6 +95,10 @@ class TcpTransport:
                 content = memoryview(_altered(content))
             else:
                 header = _altered(header)
+        if self._cuts:
+            self._cuts = False
+            link.cut(header, content)
+            return content.nbytes
         stable = isinstance(payload, bytes) or self._is_registered(payload)
         with self._flusher.turn:
             link.send(header, content, stable)
@@ -106,6 +111,10 @@ class TcpTransport:
         It is one of the payload, or of the header where that is all there is.
         """
         self._corrupts = True
+
+    def cut_next(self) -> None:
+        """End a connection in the middle of the next message: a fault that is injected."""
+        self._cuts = True
 
     def recv(self, src: int, timeout_s: float) -> Message:
         """Return the next message from `src`, all of it within `timeout_s`.

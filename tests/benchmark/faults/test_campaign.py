@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from dmlf.benchmark.faults.plans import PlannedRun, Request, plan_runs
 from dmlf.cli import main
 from dmlf.errors import MetricsError
 from dmlf.runtime.faults import FaultKind, parse_fault
+from dmlf.training.run import train
 
 ALGORITHMS, TRANSPORTS = ("ring", "parameter_server", "tree"), ("queue", "shm", "tcp")
 
@@ -41,7 +45,9 @@ def test_plans_are_a_function_of_the_seed() -> None:
 
 
 def test_plans_cover_every_kind_everywhere_before_any_twice() -> None:
-    combinations = 11 * 9 - 3 * 2 - 3  # corrupt over tcp alone, flip without servers alone
+    combinations = (
+        13 * 9 - 2 * 3 * 2 - 3
+    )  # corrupt and cut over tcp alone, flip without servers alone
     runs = plan_runs(request(combinations, 1))
     seen = [(run.faults[0].kind, run.config.algorithm, run.config.transport) for run in runs]
     assert len(set(seen)) == combinations
@@ -102,6 +108,28 @@ def test_another_final_state_fails() -> None:
     campaign, run = Campaign(), planned()
     campaign._expected[run.config.sha256()] = "0" * 64
     assert "not that of the undisturbed run" in campaign.run(run)["problem"]
+
+
+def test_what_a_run_leaves_behind_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign, run = Campaign(), planned()
+    campaign.run(run)
+    held = []
+
+    def careless(*arguments: object, **named: object) -> object:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+        held.append(subprocess.Popen(["sleep", "60"]))
+        return train(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dmlf.benchmark.faults.campaign.train", careless)
+    descriptor: Any
+    try:
+        problem = campaign.run(run)["problem"]
+    finally:
+        descriptor, process = held
+        os.close(descriptor)
+        process.kill()
+        process.wait()
+    assert problem == f"left behind: descriptor {descriptor}, process {process.pid}"
 
 
 def test_the_verb_writes_and_judges(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
