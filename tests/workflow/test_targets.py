@@ -42,6 +42,7 @@ def test_whatever_is_registered_can_be_asked_for(checkout: Checkout) -> None:
         run_path("serial"),  # at world size 2
         run_path("ddp-gloo").replace("float32", "exact"),
         run_path("unsynchronized").replace("float32", "exact"),
+        run_path("ring-queue", task="../digits"),
     ],
 )
 def test_a_path_that_names_no_run_finds_no_rule(checkout: Checkout, path: str) -> None:
