@@ -44,6 +44,7 @@ class Campaign:
         struck: dict[int, float] = {}
         result: RunResult | None = None
         ended: DmlfError | None = None
+        refused: DmlfError | None = None
         with tempfile.TemporaryDirectory(prefix="dmlf-faults-") as folder:
             plan = CheckpointPlan(folder, EVERY_STEPS) if planned.saves else None
             try:
@@ -57,18 +58,20 @@ class Campaign:
             except RunInterrupted as stopped:  # somebody stops the campaign, and not its run
                 raise SystemExit(128 + stopped.number) from None
             except DmlfError as error:
-                ended = error
+                ended = error.with_traceback(None)  # which would hold on to all that the run had
                 if planned.ends == type(error).__name__:
                     plan = CheckpointPlan(folder, EVERY_STEPS, resume=True)
-                    result = train(planned.config, checkpoint=plan)
+                    result, refused = _resumed(planned.config, plan)
         final = None if result is None else result.final_state().sha256()
         recoveries = [] if result is None or ended is not None else list(result.recoveries)
         problem = _problem(planned, struck, ended, recoveries, final == expected)
+        if refused is not None:
+            problem = f"cannot be resumed: {refused}"
         gc.collect()
         after = traces()
         self.resident_bytes.append(resident_bytes())
-        if problem is None and not after <= before:
-            problem = f"left behind: {', '.join(sorted(after - before))}"
+        if problem is None and (more := after.more_than(before)):
+            problem = f"left behind: {more}"
         return {
             "number": planned.number,
             "strategy": planned.config.strategy,
@@ -103,6 +106,15 @@ class Campaign:
         if key not in self._expected:
             self._expected[key] = train(config).final_state().sha256()
         return self._expected[key]
+
+
+def _resumed(config: RunConfig, plan: CheckpointPlan) -> tuple[RunResult | None, DmlfError | None]:
+    try:
+        return train(config, checkpoint=plan), None
+    except RunInterrupted as stopped:
+        raise SystemExit(128 + stopped.number) from None
+    except DmlfError as error:
+        return None, error.with_traceback(None)
 
 
 def _problem(

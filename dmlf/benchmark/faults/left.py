@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
 
 
-def traces() -> set[str]:
-    """Open descriptors of this process by number, and its descendants by process id (Linux)."""
-    descriptors = {f"descriptor {name}" for name in os.listdir(_PROC / "self" / "fd")}
-    # Listing opens one of its own, which is gone again.
-    still = {name for name in descriptors if _is_open(name)}
-    return still | {f"process {pid}" for pid in _descendants(os.getpid())}
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """How many descriptors this process has open, and the ids of its descendants (Linux)."""
+
+    descriptors: int
+    processes: frozenset[int]
+
+    def more_than(self, before: Traces) -> str:
+        """What has come and not gone since `before`, in words; empty if nothing has."""
+        found = []
+        if self.descriptors > before.descriptors:
+            found.append(f"{self.descriptors - before.descriptors} descriptors")
+        if new := sorted(self.processes - before.processes):
+            found.append(f"processes {', '.join(map(str, new))}")
+        return "; ".join(found)
+
+
+def traces() -> Traces:
+    """What there is now."""
+    return Traces(len(os.listdir(_PROC / "self" / "fd")), frozenset(_descendants(os.getpid())))
 
 
 def resident_bytes() -> int:
     """Memory of this process that is in use."""
     pages = int((_PROC / "self" / "statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _is_open(name: str) -> bool:
-    try:
-        os.fstat(int(name.split()[1]))
-    except OSError:
-        return False
-    return True
 
 
 def _descendants(pid: int) -> Iterator[int]:

@@ -142,8 +142,9 @@ def _plan(
 
 
 def _fault(kind: FaultKind, config: RunConfig, servers: int, choices: random.Random) -> FaultSpec:
-    # From step 4 on there is a checkpoint that is durable; the last steps show what came of it.
-    step = choices.randrange(4, STEPS - 2)
+    # Who is at step 5 has done step 4 together with the rank that writes, after which the second
+    # save had begun, so that the first one was durable. The last steps show what came of it.
+    step = choices.randrange(5, STEPS - 2)
     if kind is FaultKind.DISK_FULL:
         return FaultSpec(kind, config.world_size if servers else 0, step)
     if kind in (FaultKind.NAN, FaultKind.RAISE, FaultKind.FLIP):

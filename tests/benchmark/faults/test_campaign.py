@@ -110,6 +110,14 @@ def test_another_final_state_fails() -> None:
     assert "not that of the undisturbed run" in campaign.run(run)["problem"]
 
 
+def test_a_run_that_cannot_be_resumed_fails_and_the_campaign_goes_on() -> None:
+    """It ended with its typed error before there was any checkpoint."""
+    run = planned(fault="raise:rank=0,step=1", saves=True, ends="RemoteError")
+    entry = Campaign().run(run)
+    assert "cannot be resumed" in entry["problem"]
+    assert entry["final_state_sha256"] is None
+
+
 def test_what_a_run_leaves_behind_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
     campaign, run = Campaign(), planned()
     campaign.run(run)
@@ -129,7 +137,7 @@ def test_what_a_run_leaves_behind_fails_it(monkeypatch: pytest.MonkeyPatch) -> N
         os.close(descriptor)
         process.kill()
         process.wait()
-    assert problem == f"left behind: descriptor {descriptor}, process {process.pid}"
+    assert problem == f"left behind: 1 descriptors; processes {process.pid}"
 
 
 def test_the_verb_writes_and_judges(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
