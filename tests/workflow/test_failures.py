@@ -28,6 +28,9 @@ def test_a_failing_run(tmp_path: Path) -> None:
 
     assert training(checkout.run("partial_report")) == {}
     assert (tmp_path / "report" / "partial" / "report.md").exists()
+    step = tmp_path / "report" / "partial" / "figures" / "step-ring-shm.svg"
+    timeline = "results/timelines/ring-shm/timeline.json"
+    assert timeline in json.loads(step.read_text()), "the recorded steps too"
     assert checkout.plan("partial_report") == {}
 
     failure = (tmp_path / run_path("ddp-gloo")).with_name("failure.json")

@@ -43,7 +43,9 @@ COLLECTIVES = "results/collective.json"
 CAMPAIGN = "results/faults.json"
 OVERHEAD = "results/overhead.json"
 # Steps of these are recorded and drawn in the report; any protocol's can be asked for by its path.
-STEPS = expand("report/figures/step-{strategy}.svg", strategy=["parameter_server-shm", "ring-shm"])
+RECORDED = ["parameter_server-shm", "ring-shm"]
+STEPS = expand("report/figures/step-{strategy}.svg", strategy=RECORDED)
+TIMELINE = "results/timelines/{strategy}/timeline.json"
 
 
 def one_of(names):
@@ -84,6 +86,12 @@ def timeline_flags(strategy):
         "bucket-cap-bytes": 1 << 22,
     }
     return shlex.join(f"--{name}={value}" for name, value in settings.items())
+
+
+def partial_steps(wildcards):
+    """Drawings of the recorded steps that are there."""
+    there = [name for name in RECORDED if Path(TIMELINE.format(strategy=name)).exists()]
+    return expand("report/partial/figures/step-{strategy}.svg", strategy=there)
 
 
 def collective_flags():

@@ -38,6 +38,7 @@ rule report:
 use rule report as partial_report with:
     input:
         PARTIAL_FIGURES,
+        partial_steps,
         table="results/partial/runs.csv",
         epochs="results/partial/epochs.csv",
         sources="results/sources/reporting.sha256",
