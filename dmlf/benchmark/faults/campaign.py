@@ -127,7 +127,8 @@ def _problem(
     """Why a run has failed the campaign; None if it has not."""
     silent = [str(spec) for number, spec in enumerate(planned.faults) if number not in struck]
     if silent:
-        return f"did not fire: {'; '.join(silent)}"
+        before = "" if struck or not recoveries else f"; before it: {recoveries[0]['detail']}"
+        return f"did not fire: {'; '.join(silent)}{before}"
     name = None if ended is None else type(ended).__name__
     if name != planned.ends:
         return f"ended with {name or 'success'} instead of {planned.ends or 'success'}"
