@@ -5,6 +5,7 @@
 #   snakemake plots              and the figures
 #   snakemake results/collective.json
 #                                all-reduce alone, beside Gloo and Open MPI
+#   snakemake faults             runs that are broken on purpose, and what being ready for it costs
 #   snakemake report/figures/step-ring-shm.svg
 #                                one recorded step, drawn; also of other strategies
 #   snakemake partial_report     a report on what exists, after failures too
@@ -34,6 +35,7 @@ include: "workflow/rules/sources.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/collective.smk"
+include: "workflow/rules/faults.smk"
 include: "workflow/rules/projection.smk"
 include: "workflow/rules/timelines.smk"
 include: "workflow/rules/gather.smk"

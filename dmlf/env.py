@@ -39,6 +39,7 @@ AFTER_A_RUN = (
     "benchmark/cost_model/*",
     "benchmark/compare/*",
     "benchmark/diff.py",
+    "benchmark/faults/*",
     "benchmark/gather.py",
     "benchmark/interference.py",
     "benchmark/layout.py",
@@ -58,6 +59,8 @@ AFTER_A_RUN = (
     "cli/collective.py",
     "cli/compare.py",
     "cli/evidence.py",
+    "cli/faults.py",
+    "cli/overhead.py",
     "cli/projection.py",
     "cli/protocol_check.py",
     "cli/protocols.py",
@@ -74,6 +77,17 @@ AFTER_COLLECTIVES = (
     "benchmark/collective/statements.py",
     "benchmark/collective/summary.py",
     "benchmark/collective/table.py",
+)
+# And for fault campaigns and the measurement of what being ready for faults costs.
+AFTER_FAULTS = (
+    *(
+        pattern
+        for pattern in AFTER_A_RUN
+        if pattern not in ("benchmark/faults/*", "cli/faults.py", "cli/overhead.py")
+    ),
+    "benchmark/faults/load.py",
+    "benchmark/faults/statements.py",
+    "benchmark/faults/summary.py",
 )
 # DMI vendor -> the name that systemd-detect-virt gives.
 _VIRTUAL_VENDORS = {

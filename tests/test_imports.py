@@ -18,6 +18,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "dmlf"
 ROOMS = (
     "errors",
+    "strict_json",
     "config",
     "env",
     "protocol",

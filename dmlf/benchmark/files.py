@@ -1,29 +1,24 @@
-"""Files that are whole or absent, and JSON that means one thing only.
+"""Files that are whole or absent, and read strictly.
 
 Writing goes to a temporary file beside the target, is flushed to disk, and is then renamed, so
-that a reader never sees half a file. Reading refuses what JSON leaves open: NaN and infinities,
-duplicate keys, numbers too large for a float, and documents too deep or too large to be ours.
+that a reader never sees half a file. Reading takes regular files of a bounded size, and JSON that
+leaves nothing open (`dmlf.strict_json`).
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import math
 import os
-import re
 import secrets
 import stat
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from dmlf import strict_json
 from dmlf.errors import MetricsError
 
 MAX_BYTES = 256 << 20
-MAX_DEPTH = 32
-
-# A string (also one that the end of the file cuts off) or a bracket; linear in the text's length.
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -93,38 +88,15 @@ def read_json(path: str | Path) -> Any:
     """Return the value of a JSON file, read strictly.
 
     Raises MetricsError, naming the path, for anything but a regular file of at most MAX_BYTES
-    with one valid document nested at most MAX_DEPTH deep, and FileNotFoundError when absent.
+    with one document that `strict_json` takes, and FileNotFoundError when absent.
     """
-    name = str(path)
-    text = _read_text(path)
-    _check_depth(name, text)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise MetricsError(name, key, "the key stands twice in one object")
-            found[key] = value
-        return found
-
-    def constant(token: str) -> NoReturn:
-        raise MetricsError(name, "content", f"{token} is not JSON; numbers must be finite")
-
-    def number(token: str) -> float:
-        value = float(token)
-        if not math.isfinite(value):
-            raise MetricsError(name, "content", f"the number {token[:40]} is not finite")
-        return value
-
     try:
-        return json.loads(
-            text, object_pairs_hook=unique, parse_constant=constant, parse_float=number
-        )
+        return strict_json.parse(_read(path))
     except ValueError as error:
-        raise MetricsError(name, "content", f"not valid JSON: {error}") from error
+        raise MetricsError(str(path), "content", f"not valid JSON: {error}") from error
 
 
-def _read_text(path: str | Path) -> str:
+def _read(path: str | Path) -> bytes:
     # O_NONBLOCK: a FIFO in the file's place must not block the reader for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -136,22 +108,6 @@ def _read_text(path: str | Path) -> str:
                 str(path), "content", f"{status.st_size} bytes; at most {MAX_BYTES} are read"
             )
         with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            content = stream.read()
+            return stream.read()
     finally:
         os.close(descriptor)
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise MetricsError(str(path), "content", f"not UTF-8: {error}") from error
-
-
-def _check_depth(name: str, text: str) -> None:
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
-        token = match.group()
-        if token in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise MetricsError(name, "content", f"nested deeper than {MAX_DEPTH} levels")
-        elif token in "]}":
-            depth -= 1

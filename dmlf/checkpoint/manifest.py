@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmlf.checkpoint import strict_json
+from dmlf import strict_json
 from dmlf.checkpoint.names import GROUPS, MAX_STEP, parse_tensor_file_name
 from dmlf.checkpoint.snapshot import RunState, SamplerPosition
 from dmlf.checkpoint.tensors import (

@@ -21,9 +21,7 @@ def add_verbs(verbs: Any) -> None:
 
     parser = verbs.add_parser("plot", help="draw one figure, as SVG and PNG")
     parser.add_argument("name", metavar="NAME", help="the figure, as in report/figures/NAME.svg")
-    parser.add_argument(
-        "--table", type=Path, metavar="FILE", help="runs.csv; needed by all but three"
-    )
+    parser.add_argument("--table", type=Path, metavar="FILE", help="runs.csv; needed by all others")
     parser.add_argument(
         "--collectives",
         type=Path,
@@ -35,6 +33,12 @@ def add_verbs(verbs: Any) -> None:
         type=Path,
         metavar="FILE",
         help="what `dmlf train --timeline` wrote; needed by the figure step",
+    )
+    parser.add_argument(
+        "--faults",
+        type=Path,
+        metavar="FILE",
+        help="what `dmlf faults` wrote; needed by the figure faults",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.set_defaults(run=_plot)
@@ -58,6 +62,18 @@ def add_verbs(verbs: Any) -> None:
         metavar="FILE",
         help="what `dmlf project` wrote; the report says so where it is absent",
     )
+    parser.add_argument(
+        "--faults",
+        type=Path,
+        metavar="FILE",
+        help="what `dmlf faults` wrote; the report says so where it is absent",
+    )
+    parser.add_argument(
+        "--overhead",
+        type=Path,
+        metavar="FILE",
+        help="what `dmlf overhead` wrote; the report says so where it is absent",
+    )
     parser.add_argument("--figures", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.set_defaults(run=_report)
@@ -71,14 +87,22 @@ def _gather(parsed: argparse.Namespace) -> int:
 
 
 def _plot(parsed: argparse.Namespace) -> int:
-    from dmlf.benchmark.plots import RECORD_FIGURES, STEP, draw, draw_record, draw_step
+    from dmlf.benchmark.plots import (
+        FAULTS,
+        RECORD_FIGURES,
+        STEP,
+        draw,
+        draw_faults,
+        draw_record,
+        draw_step,
+    )
     from dmlf.errors import ConfigError
 
-    needed = "table"
-    if parsed.name in RECORD_FIGURES:
-        needed = "collectives"
-    elif parsed.name == STEP:
-        needed = "timeline"
+    needed = {
+        **dict.fromkeys(RECORD_FIGURES, "collectives"),
+        STEP: "timeline",
+        FAULTS: "faults",
+    }.get(parsed.name, "table")
     source = getattr(parsed, needed)
     if source is None:
         raise ConfigError(needed, None, f"--{needed} FILE, which the figure {parsed.name} shows")
@@ -86,6 +110,8 @@ def _plot(parsed: argparse.Namespace) -> int:
         draw_record(parsed.name, source, parsed.output)
     elif parsed.name == STEP:
         draw_step(source, parsed.output)
+    elif parsed.name == FAULTS:
+        draw_faults(source, parsed.output)
     else:
         draw(parsed.name, source, parsed.output)
     return 0
@@ -94,5 +120,13 @@ def _plot(parsed: argparse.Namespace) -> int:
 def _report(parsed: argparse.Namespace) -> int:
     from dmlf.benchmark.report import write_report
 
-    write_report(parsed.table, parsed.figures, parsed.output, parsed.collectives, parsed.projection)
+    write_report(
+        parsed.table,
+        parsed.figures,
+        parsed.output,
+        parsed.collectives,
+        parsed.projection,
+        parsed.faults,
+        parsed.overhead,
+    )
     return 0

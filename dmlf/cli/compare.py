@@ -14,8 +14,9 @@ def add_verbs(verbs: Any) -> None:
         help="say what two folders of results agree in, and what got worse",
         description="Compare the tables of two machines or two revisions: correctness, final bits "
         "where the machine is the same, throughput relative to serial and to DDP, efficiency, the "
-        "order of the strategies and the shape of their scaling; never absolute times. Exits 1 if "
-        "B is worse than A beyond noise, or wrong where A was right.",
+        "order of the strategies and the shape of their scaling, epochs and time to the target "
+        "accuracy, and all-reduce alone; never absolute times. Exits 1 if B is worse than A beyond "
+        "noise, or wrong where A was right.",
     )
     parser.add_argument("results_a", type=Path, metavar="RESULTS_A", help="what to hold B against")
     parser.add_argument("results_b", type=Path, metavar="RESULTS_B")

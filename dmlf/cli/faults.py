@@ -7,9 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dmlf.benchmark.fault_campaign import run_campaign
-from dmlf.benchmark.fault_plans import plan_runs
-from dmlf.benchmark.files import write_json
 from dmlf.errors import ConfigError
 from dmlf.protocol import registry
 
@@ -47,10 +44,28 @@ def add_verbs(verbs: Any) -> None:
         help=f"of {', '.join(TRANSPORTS)} (default: shm tcp)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the results")
+    parser.add_argument(
+        "--exclusive",
+        action="store_true",
+        help="wait until no run of this host is being measured",
+    )
+    parser.add_argument(
+        "--end-with-parent",
+        action="store_true",
+        help="end when the process that started this one ends, even if that is killed",
+    )
     parser.set_defaults(run=_faults)
 
 
 def _faults(parsed: argparse.Namespace) -> int:
+    import signal
+
+    from dmlf.benchmark.faults.campaign import run_campaign
+    from dmlf.benchmark.faults.plans import Request, plan_runs
+    from dmlf.benchmark.files import write_json
+    from dmlf.cli.training import check_writable
+    from dmlf.runtime.child import signal_on_parent_death
+
     for key, known in (("algorithms", tuple(registry())), ("transports", TRANSPORTS)):
         for name in getattr(parsed, key):
             if name not in known:
@@ -59,21 +74,20 @@ def _faults(parsed: argparse.Namespace) -> int:
         raise ConfigError("runs", parsed.runs, "a number from 1 to 100000")
     if parsed.seed < 0:
         raise ConfigError("seed", parsed.seed, "a number from 0")
-    planned = plan_runs(parsed.runs, parsed.seed, parsed.algorithms, parsed.transports)
+    request = Request(parsed.runs, parsed.seed, tuple(parsed.algorithms), tuple(parsed.transports))
+    planned = plan_runs(request)
     if parsed.only is not None:
         if not 0 <= parsed.only < parsed.runs:
             raise ConfigError("only", parsed.only, f"a number from 0 to {parsed.runs - 1}")
         planned = [planned[parsed.only]]
-    if parsed.output is not None:
-        try:
-            parsed.output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError("output", str(parsed.output), f"a file ({error.strerror})") from None
+    check_writable(parsed.output)
+    if parsed.end_with_parent:
+        signal_on_parent_death(signal.SIGTERM)
 
     def tell(line: str) -> None:
         print(line, flush=True)
 
-    content = run_campaign(planned, parsed.seed, sys.argv, tell)
+    content = run_campaign(planned, request, sys.argv, tell, exclusive=parsed.exclusive)
     if parsed.output is not None:
         write_json(parsed.output, content)
     summary = content["summary"]

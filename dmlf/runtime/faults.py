@@ -32,7 +32,9 @@ class FaultKind(StrEnum):
     STOP = "stop"  # SIGSTOP
     DELAY = "delay"  # the rank sleeps
     CORRUPT = "corrupt"  # one bit of a frame is flipped on its way
+    CUT = "cut"  # a connection ends in the middle of a frame
     DROP = "drop"  # a message is not sent
+    MUTE = "mute"  # this message and all later ones to its receiver are not sent
     DUPLICATE = "duplicate"  # a message is sent twice
     MISDIRECT = "misdirect"  # a message names another rank as its source
     NAN = "nan"  # one value of the rank's gradient becomes NaN
@@ -43,7 +45,15 @@ class FaultKind(StrEnum):
 
 POINTS = ("compute", "apply", "applied")
 """Phases that are no messages: before forward, before and after the optimizer steps."""
-OF_MESSAGES = (FaultKind.CORRUPT, FaultKind.DROP, FaultKind.DUPLICATE, FaultKind.MISDIRECT)
+OF_FRAMES = (FaultKind.CORRUPT, FaultKind.CUT)
+"""Kinds that need a transport with frames: tcp."""
+OF_MESSAGES = (
+    *OF_FRAMES,
+    FaultKind.DROP,
+    FaultKind.MUTE,
+    FaultKind.DUPLICATE,
+    FaultKind.MISDIRECT,
+)
 _ANYWHERE = (FaultKind.KILL, FaultKind.STOP, FaultKind.DELAY)
 _NUMBERS = ("rank", "step", "round", "bucket", "generation")
 _FIELD = re.compile(r"([a-z]+)=([A-Za-z0-9_.]+)")
@@ -143,8 +153,8 @@ class Injector:
     """Strikes with one rank's faults of one generation.
 
     specs: by number. tell: called with a fault's number just before it strikes. parameters: this
-    rank's parameters by name, for `flip`. corrupt: has the transport flip a bit of what it sends
-    next.
+    rank's parameters by name, for `flip`. damage: has the transport garble what it sends next, or
+    break off in it (OF_FRAMES).
     """
 
     def __init__(
@@ -152,12 +162,13 @@ class Injector:
         specs: Sequence[tuple[int, FaultSpec]],
         tell: Callable[[int], None],
         parameters: Callable[[], Any],
-        corrupt: Callable[[], None],
+        damage: Callable[[FaultKind], None],
     ) -> None:
         self._waiting = dict(specs)
         self._tell = tell
         self._parameters = parameters
-        self._corrupt = corrupt
+        self._damage = damage
+        self._muted: set[int] = set()
 
     def compute(self, step: int) -> None:
         """The rank is about to compute its gradients."""
@@ -190,15 +201,20 @@ class Injector:
         match effect:
             case Send(tag=tag) | Recv(tag=tag):
                 sends = isinstance(effect, Send)
+                if isinstance(effect, Send) and effect.dst in self._muted:
+                    return None
                 for spec in self._take(lambda spec: _is_of(spec, tag, sends)):
                     if spec.kind is FaultKind.DROP:
+                        return None
+                    if spec.kind is FaultKind.MUTE and isinstance(effect, Send):
+                        self._muted.add(effect.dst)
                         return None
                     if spec.kind is FaultKind.DUPLICATE:
                         yield effect
                     elif spec.kind is FaultKind.MISDIRECT and isinstance(effect, Send):
                         effect = Send(effect.dst, tag._replace(src=tag.src + 1), effect.payload)
-                    elif spec.kind is FaultKind.CORRUPT:
-                        self._corrupt()
+                    elif spec.kind in OF_FRAMES:
+                        self._damage(spec.kind)
                     else:
                         self._strike(spec)
             case Apply():

@@ -244,6 +244,12 @@ class Supervisor:
             running.process.kill()
         for running in self._members.values():
             running.process.join()
+            # The run may have ended before a rank was heard that said what struck it.
+            with suppress(EOFError, OSError):
+                while running.pipe.poll(0):
+                    kind, _, value = running.pipe.recv()
+                    if kind == words.FIRED:
+                        self.fired[value[0]] = value[1]
             running.pipe.close()
         self._members.clear()
         self._endpoints = ()

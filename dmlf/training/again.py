@@ -7,7 +7,7 @@ from typing import Any
 
 from dmlf.protocol import Holding, Member, registry
 from dmlf.runtime import NoTransport
-from dmlf.runtime.faults import Injector
+from dmlf.runtime.faults import FaultKind, Injector
 from dmlf.runtime.member import Line, StartOrder
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport
@@ -77,8 +77,11 @@ class RecoverableRank:
         if not mine:
             return None
 
-        def corrupt() -> None:
+        def damage(kind: FaultKind) -> None:
             assert isinstance(transport, TcpTransport)  # others are refused before the start
-            transport.corrupt_next()
+            if kind is FaultKind.CUT:
+                transport.cut_next()
+            else:
+                transport.corrupt_next()
 
-        return Injector(mine, line.fired, self._replica.backend.parameters, corrupt)
+        return Injector(mine, line.fired, self._replica.backend.parameters, damage)

@@ -17,7 +17,7 @@ from dmlf.config import UNSYNCHRONIZED, RunConfig
 from dmlf.errors import ConfigError, RunInterrupted
 from dmlf.protocol import registry
 from dmlf.runtime import process_context, run_ranks
-from dmlf.runtime.faults import FaultKind, FaultSpec
+from dmlf.runtime.faults import OF_FRAMES, FaultKind, FaultSpec
 from dmlf.runtime.measuring_lock import measuring_lock
 from dmlf.runtime.membership import Incident
 from dmlf.runtime.stop import StopSignal
@@ -145,8 +145,8 @@ def _check_restarts(job: RankJob, restarts: RestartPolicy, here: bool) -> None:
     for spec in job.faults:
         if spec.rank >= size:
             raise ConfigError("fault", str(spec), f"a rank below {size}, servers included")
-        if spec.kind is FaultKind.CORRUPT and config.transport != "tcp":
-            allowed = "corrupt with transport tcp: the others move memory, which they trust"
+        if spec.kind in OF_FRAMES and config.transport != "tcp":
+            allowed = f"{spec.kind} with transport tcp: the others have no frames"
             raise ConfigError("fault", str(spec), allowed)
         if spec.kind is FaultKind.DISK_FULL and job.checkpoint is None:
             raise ConfigError("fault", str(spec), "disk-full with a folder of checkpoints")

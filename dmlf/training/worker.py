@@ -289,10 +289,15 @@ class Trainer:
         )
 
     def _handshake(self, initial_state: str) -> None:
-        """Refuse to start unless configuration, code and initial state are the same everywhere."""
-        facts = f"{self._replica.config.sha256()}|{source_sha256()}|{initial_state}"
+        """Refuse to start unless configuration, code and initial state are the same everywhere.
+
+        The order of the parameters too, which the hash of a state does not see: it decides where
+        they lie in the buckets.
+        """
+        order = "|".join(name for bucket in self._replica.buckets for name in bucket.names)
+        facts = f"{self._replica.config.sha256()}|{source_sha256()}|{initial_state}|{order}"
         digest = hashlib.sha256(facts.encode()).digest()
-        subject = "configuration, source code or initial state"
+        subject = "configuration, source code, initial state or order of parameters"
         self._drive(confirm_equal(self._member, 0, [digest], subject, SchemaMismatch))
 
     def _end_epoch(self, epoch: int, step: int, whole: bool) -> None:

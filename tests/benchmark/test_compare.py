@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from dmlf.benchmark.compare.findings import Comparison, Result, compare
+from dmlf.benchmark.compare.findings import Comparison, compare
+from dmlf.benchmark.compare.result import Result
 from dmlf.benchmark.compare.side import read_side
 from dmlf.benchmark.compare.text import lines
+from dmlf.benchmark.files import write_json
 from dmlf.benchmark.table import RunRow, Table, write_table
 from dmlf.cli import main
 from dmlf.errors import MetricsError
+from tests.benchmark.collective.records import TIMES, record
 from tests.benchmark.rows import rows
 
 SAME: dict[str, Any] = {
@@ -231,3 +234,98 @@ def test_a_broken_table_is_an_error_that_names_it(
     err = capsys.readouterr().err
     assert str(tmp_path / "b") in err
     assert err.count("\n") == 1
+
+
+def learning(
+    epochs: dict[int, int | None], seconds: float = 8.0, **changes: Any
+) -> tuple[list[RunRow], ...]:
+    """Another task, whose ring reaches the target in so many epochs, by seed; serial in 4."""
+    same = SAME | {"target_accuracy": 0.96, "task": "learning"} | changes
+    groups = []
+    for seed, needed in epochs.items():
+        for name, size, after, took in (("serial", 1, 4, 10.0), ("ring-shm", 2, needed, seconds)):
+            groups.append(rows(name, size, near(100.0), seed=seed, epochs_to_target=after, **same))
+            for row, factor in zip(groups[-1], near(1.0), strict=True):
+                time_s = None if after is None else took * factor
+                object.__setattr__(row, "time_to_target_s", time_s)
+    return tuple(groups)
+
+
+TARGET = "epochs to target learning: ring-shm at world size 2"
+
+
+@pytest.mark.parametrize(
+    ("after", "result"),
+    [
+        ({0: 4, 1: 5}, Result.AGREES),
+        ({0: 5, 1: 6}, Result.REGRESSION),
+        ({0: 5, 1: None}, Result.REGRESSION),
+        ({0: 3, 1: 4}, Result.IMPROVEMENT),
+        ({0: 5, 1: 4}, Result.DIFFERS),
+        ({0: 4, 1: 6}, Result.DIFFERS),
+        ({0: 4, 2: 9}, Result.AGREES),  # of the seeds that both have
+    ],
+)
+def test_epochs_to_the_target_are_compared_seed_by_seed(
+    tmp_path: Path, after: dict[int, int | None], result: Result
+) -> None:
+    first, second = results(extra=learning({0: 4, 1: 5})), results(extra=learning(after))
+    assert TARGET in found(compared(tmp_path, first, second), result)
+    elsewhere = [*results(extra=learning(after, machine_sha256="n" * 64), machine_sha256="n" * 64)]
+    comparison = compared(tmp_path, first, elsewhere)
+    expected = Result.AGREES if result == Result.AGREES else Result.DIFFERS
+    assert TARGET in found(comparison, expected)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "result"),
+    [(8.1, Result.AGREES), (12.0, Result.REGRESSION), (4.0, Result.IMPROVEMENT)],
+)
+def test_time_to_the_target_is_compared_with_serial_s(
+    tmp_path: Path, seconds: float, result: Result
+) -> None:
+    first = results(extra=learning({0: 4}))
+    second = results(extra=learning({0: 4}, seconds))
+    comparison = compared(tmp_path, first, second)
+    subject = "time to target against serial learning: ring-shm at world size 2"
+    assert subject in found(comparison, result)
+
+
+def with_records(
+    tmp_path: Path, first: dict[str, Any] | None, second: dict[str, Any] | None
+) -> Comparison:
+    for name, content in (("a", first), ("b", second)):
+        if content is not None:
+            write_json(tmp_path / name / "results" / "collective.json", content)
+    return compared(tmp_path, results(), results())
+
+
+RING_GLOO = "collective ratio ring-shm against gloo at world size 2"
+
+
+def test_all_reduces_that_agree(tmp_path: Path) -> None:
+    """A machine that is slower all over has the same ratios and orders."""
+    slower = {name: [2 * time for time in times] for name, times in TIMES.items()}
+    comparison = with_records(tmp_path, record(), record(slower))
+    assert RING_GLOO in found(comparison, Result.AGREES)
+    assert "collective ordering world size 4" in found(comparison, Result.AGREES)
+    assert not {f for f in found(comparison, Result.DIFFERS) if "collective" in f}
+
+
+def test_all_reduces_that_differ_are_named_and_no_regression(tmp_path: Path) -> None:
+    worse = {**TIMES, "ring-shm": [8.0, 8.1, 7.9, 8.2, 8.0]}
+    comparison = with_records(tmp_path, record(), record(worse))
+    differs = found(comparison, Result.DIFFERS)
+    assert RING_GLOO in differs
+    assert "collective ordering ring-shm and gloo at world size 2" in differs
+    assert comparison.regressions == []
+    (detail,) = [f.detail for f in comparison.findings if f"{f.kind} {f.subject}" == RING_GLOO]
+    assert detail.startswith("1 KiB 4.00 [")
+    assert "; 1 MiB 4.00 [" in detail
+
+
+def test_all_reduces_of_one_side_alone_are_noted(tmp_path: Path) -> None:
+    comparison = with_records(tmp_path, record(), None)
+    (note,) = [note for note in comparison.notes if "all-reduce" in note]
+    assert "b/results: all-reduce alone is not compared" in note
+    assert "does not exist" in note

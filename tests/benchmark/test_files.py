@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dmlf.benchmark import files
-from dmlf.benchmark.files import MAX_DEPTH, read_json, write_json, write_text
+from dmlf.benchmark.files import read_json, write_json, write_text
 from dmlf.errors import MetricsError
 
 
@@ -86,7 +86,7 @@ def test_the_file_has_ordinary_permissions(tmp_path: Path) -> None:
         ('{"a": NaN}', "content"),
         ('{"a": -Infinity}', "content"),
         ('{"a": 1e999}', "content"),
-        ('{"a": 1, "b": {"c": 1, "c": 2}}', "c"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "content"),
         ('{"a": 1', "content"),
         ('{"a": "tex', "content"),
         ('{"a": 1} {"b": 2}', "content"),
@@ -103,17 +103,6 @@ def test_hostile_json_is_refused_by_name(tmp_path: Path, text: str, field: str) 
     with pytest.raises(MetricsError) as caught:
         read_json(path)
     assert (caught.value.path, caught.value.field) == (str(path), field)
-
-
-def test_depth_counts_brackets_and_not_texts(tmp_path: Path) -> None:
-    path = tmp_path / "file.json"
-    path.write_text("[" * MAX_DEPTH + "]" * MAX_DEPTH)
-    read_json(path)
-    path.write_text(json.dumps(["[{" * 1000 + '\\"', '"[' * 500]))
-    read_json(path)
-    path.write_text("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))
-    with pytest.raises(MetricsError):
-        read_json(path)
 
 
 def test_truncation_at_every_byte_is_refused(tmp_path: Path) -> None:

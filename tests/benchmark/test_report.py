@@ -46,9 +46,9 @@ def test_the_order_is_answer_correctness_validity_then_figures(
     text = output.read_text()
     assert headings(text) == [
         "The answer", "Correctness", "Validity", "Failed, skipped and missing runs",
-        "Environment", *FIGURES.values(), "Collectives", "Cost model", "Projection",
-        "How a step runs", "All claims", "All runs", "How to rebuild it", "Artifact checklist",
-        "Words",
+        "Environment", *FIGURES.values(), "Collectives", "Cost model",
+        "Faults survived", "Projection", "How a step runs", "All claims", "All runs",
+        "How to rebuild it", "Artifact checklist", "Words",
     ]  # fmt: skip
     for name in FIGURES:
         assert f"](figures/{name}.svg)" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 
 import numpy as np
@@ -61,4 +62,38 @@ def _die():
 def dies_at_start(config: RunConfig) -> NumpyTask:
     return NumpyTask(
         name="dies_at_start", load=_data, initial_parameters=_die, loss_and_gradients=_mean_loss
+    )
+
+
+def _another_value():
+    return {"mean": np.full(2, os.getpid(), np.float32)}
+
+
+def _another_shape():
+    return {"mean": np.ones(2 + os.getpid() % 1000, np.float32)}
+
+
+def _another_name():
+    return {f"mean{os.getpid()}": np.ones(2, np.float32)}
+
+
+def _another_order():
+    names = list("abcdefgh")
+    random.Random(os.getpid()).shuffle(names)
+    return {name: np.ones(2, np.float32) for name in names}
+
+
+def differs_by_process(config: RunConfig) -> NumpyTask:
+    """Ranks that do not have the same model, in what `task_options` says."""
+    what = {
+        "value": _another_value,
+        "shape": _another_shape,
+        "name": _another_name,
+        "order": _another_order,
+    }
+    return NumpyTask(
+        name="differs_by_process",
+        load=_data,
+        initial_parameters=what[str(config.task_options["what"])],
+        loss_and_gradients=_mean_loss,
     )

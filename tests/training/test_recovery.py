@@ -171,8 +171,93 @@ def test_a_stopped_rank_is_killed_and_replaced(phase: str) -> None:
     assert time.monotonic() - begun < DEADLINE_S
 
 
+def test_a_rank_that_lives_and_is_stuck_is_killed_and_replaced() -> None:
+    run = replace(NUMPY, timeout_s=1.0)
+    begun = time.monotonic()
+    policy = RestartPolicy(1, grace_s=0.5)
+    (event,) = disturbed(
+        run, "delay:rank=1,step=3,phase=compute,seconds=600", policy=policy
+    ).recoveries
+    assert (event["cause"], event["replaced"]) == ("DeadlineExceeded", [1])
+    assert time.monotonic() - begun < DEADLINE_S
+
+
+def test_a_stopped_rank_that_wakes_up_once_it_is_given_up_is_of_no_account() -> None:
+    """Told to stop when it goes on, it stays; killed, it cannot go on, whatever it is sent."""
+    run, strangers = replace(NUMPY, timeout_s=1.0), {process.pid for process in family()}
+    woken: list[int] = []
+
+    def wake() -> None:
+        """Once a rank hangs, let it go on after the others have given it up."""
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline and not woken:
+            for process in family():
+                if process.pid not in strangers and process.status() == psutil.STATUS_STOPPED:
+                    threading.Event().wait(1.5)
+                    process.resume()
+                    woken.append(process.pid)
+
+    waker = in_background(wake)
+    result = disturbed(run, "stop:rank=1,step=3,phase=apply", policy=RestartPolicy(1, grace_s=20.0))
+    waker.join()
+    (event,) = result.recoveries
+    assert (event["cause"], event["replaced"]) == ("DeadlineExceeded", [])
+    assert woken
+
+
 def test_a_pause_shorter_than_the_timeout_is_no_failure() -> None:
     assert disturbed(NUMPY, "delay:rank=1,step=3,seconds=0.6").recoveries == []
+
+
+@pytest.mark.parametrize("transport", ["queue", "shm", "tcp"])
+@pytest.mark.parametrize("phase", ["reduce_scatter", "all_gather"])
+@pytest.mark.parametrize("round_", [0, 1])
+def test_a_ring_rank_killed_in_every_round(transport: str, phase: str, round_: int) -> None:
+    run = replace(NUMPY, transport=transport, world_size=3)
+    result = disturbed(run, f"kill:rank=2,step=6,phase={phase},round={round_}")
+    (event,) = result.recoveries
+    assert (event["cause"], event["replaced"]) == ("PeerLost", [2])
+
+
+MUTE = "mute:rank=0,step=5,phase=reduce_scatter"
+
+
+@pytest.mark.parametrize(
+    ("config", "transport", "faults"),
+    [
+        *((NUMPY, transport, [MUTE]) for transport in ("queue", "shm", "tcp")),
+        (NUMPY, "tcp", [MUTE, "mute:rank=1,step=5,phase=reduce_scatter"]),  # both ways
+        (SERVER, "tcp", ["mute:rank=0,step=5,phase=push"]),
+        (SERVER, "shm", ["mute:rank=2,step=5,phase=pull"]),
+    ],
+)
+def test_a_link_that_swallows_everything(
+    config: RunConfig, transport: str, faults: list[str]
+) -> None:
+    """Nobody is gone, nothing is refused, and only silence tells."""
+    result = disturbed(replace(config, transport=transport, timeout_s=1.0), *faults)
+    (event,) = result.recoveries
+    # Who gives up first hangs up, which another may report before it.
+    assert event["cause"] in ("DeadlineExceeded", "PeerLost")
+    assert event["replaced"] == []
+    assert event["source"].startswith("the memory of")
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        (NUMPY, "cut:rank=0,step=5,phase=reduce_scatter"),
+        (NUMPY, "cut:rank=0,step=5,phase=all_gather"),  # within the header of an empty frame
+        (replace(NUMPY, task_options={"num_samples": 128, "parameter_dim": 100_000},
+                 bucket_cap_bytes=1 << 20), "cut:rank=1,step=5,phase=all_gather"),
+        (SERVER, "cut:rank=1,step=5,phase=push"),
+        (SERVER, "cut:rank=2,step=5,phase=pull"),
+    ],
+)  # fmt: skip
+def test_a_connection_that_ends_within_a_frame(config: RunConfig, fault: str) -> None:
+    (event,) = disturbed(replace(config, transport="tcp"), fault).recoveries
+    assert (event["cause"], event["replaced"]) == ("PeerLost", [])
+    assert event["source"].startswith("the memory of")
 
 
 @pytest.mark.parametrize(
@@ -185,6 +270,11 @@ def test_a_pause_shorter_than_the_timeout_is_no_failure() -> None:
         (
             replace(NUMPY, transport="tcp"),
             "corrupt:rank=0,step=5,phase=reduce_scatter",
+            {"ChecksumMismatch"},
+        ),
+        (  # a chunk of a bucket of one element is empty: its header is all there is to garble
+            replace(NUMPY, transport="tcp"),
+            "corrupt:rank=0,step=5,phase=all_gather",
             {"ChecksumMismatch"},
         ),
         (
@@ -236,6 +326,19 @@ def test_without_its_server_a_run_goes_on_from_the_newest_checkpoint(tmp_path: P
 def test_a_second_fault_during_recovery(second: str) -> None:
     result = disturbed(NUMPY, "kill:rank=0,step=5,phase=commit", second)
     assert [event["generation"] for event in result.recoveries] == [0, 1]
+
+
+@pytest.mark.parametrize("transport", ["queue", "shm", "tcp"])
+def test_killed_in_one_recovery_after_the_other(transport: str) -> None:
+    result = disturbed(
+        replace(NUMPY, transport=transport),
+        "kill:rank=0,step=5,phase=commit",
+        "kill:rank=1,step=0,phase=state_agreement,generation=1",
+        "kill:rank=0,step=0,phase=handshake,generation=2",
+        "kill:rank=1,step=0,phase=state_agreement,generation=3",
+        policy=RestartPolicy(4, grace_s=2.0),
+    )
+    assert [event["generation"] for event in result.recoveries] == [0, 1, 2, 3]
 
 
 def test_all_ranks_killed_at_once_go_back_to_the_checkpoint(tmp_path: Path) -> None:

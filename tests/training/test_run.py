@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dmlf.config import RunConfig
-from dmlf.errors import ConfigError, RemoteError
+from dmlf.errors import ConfigError, RemoteError, SchemaMismatch
 from dmlf.protocol import registry
 from dmlf.training.run import replay_hash, train
 from dmlf.training.state import entries_sha256
@@ -55,6 +55,17 @@ def test_servers_in_processes_share_the_work(
     payload_bytes = sum(rank.payload_bytes_sent or 0 for rank in result.ranks)
     assert sent == result.ranks[0].theoretical_messages
     assert payload_bytes == result.ranks[0].theoretical_payload_bytes
+
+
+@pytest.mark.parametrize("algorithm", ["ring", "parameter_server"])
+@pytest.mark.parametrize("what", ["value", "shape", "name", "order"])
+def test_ranks_whose_models_differ_do_not_begin(what: str, algorithm: str) -> None:
+    config = replace(
+        SYNTHETIC, task="tests.training.own_task:differs_by_process", task_options={"what": what},
+        algorithm=algorithm, transport="shm", world_size=2, global_batch_size=16,
+    )  # fmt: skip
+    with pytest.raises(SchemaMismatch, match="initial state"):
+        train(config)
 
 
 def test_torch_runs_repeat_in_new_processes() -> None:

@@ -47,6 +47,27 @@ def killed_while_sending(rank: int, endpoint: Endpoint) -> None:
     transport.recv(1, 600.0)
 
 
+def killed_with_the_locks_of_its_queues(rank: int, endpoint: Endpoint) -> None:
+    """Rank 1 dies while it holds the lock of every queue it writes to or reads from."""
+    transport: Any = endpoint.connect()
+    tag = Tag(0, 0, 0, Phase.PUSH, 0, rank)
+    for dst in {0, 1, 2} - {rank}:
+        transport.send(dst, Message(tag, values(rank, 0)))
+    for src in {0, 1, 2} - {rank}:
+        transport.recv(src, TIMEOUT_S)
+    if rank == 1:
+        for link in transport._outgoing.values():
+            link._wlock.acquire()
+        for link in transport._incoming.values():
+            link._rlock.acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+    others = 2 - rank
+    transport.send(others, Message(tag, values(rank, 0)))
+    transport.recv(others, TIMEOUT_S)  # its own links are untouched
+    transport.send(1, Message(tag, values(rank, 0)))
+    transport.recv(1, 600.0)
+
+
 def late_reader(rank: int, argument: tuple[Endpoint, int]) -> None:
     """Everybody sends to everybody and reads what came."""
     endpoint, size = argument

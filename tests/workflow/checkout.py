@@ -46,6 +46,14 @@ collective:
   round_s: 0.001
   bucket_bytes: 4194304
   seed: 0
+faults:
+  runs: 2
+  seed: 0
+  algorithms: [ring]
+  transports: [shm]
+overhead:
+  rounds: 1
+  steps: 51
 projection:
   parameters: 1000
   compute_s: 0.1

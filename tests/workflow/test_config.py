@@ -72,7 +72,11 @@ def refusal(config: dict[str, Any], *files: Path) -> str:
         (
             ["colour"],
             "red",
-            ["colour", "unknown key", "collective, matrix, order_seed, projection, run, tasks"],
+            [
+                "colour",
+                "unknown key",
+                "collective, faults, matrix, order_seed, overhead, projection",
+            ],
         ),
     ],
 )
@@ -97,10 +101,54 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     assert "lines 2 and 4" in message
 
 
+def test_aliases_that_stand_for_too_much_are_refused(checkout: Checkout) -> None:
+    """A billion laughs: 12 lines for more values than there is memory for."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    (checkout.path / "laughs.yaml").write_text("\n".join(lines))
+    outcome = checkout.snakemake("--dry-run", "train", "--configfile", "laughs.yaml")
+    assert outcome.code == 1
+    assert "laughs.yaml holds more than 100000 values" in outcome.text.splitlines()[-1]
+
+
+def test_a_tag_of_python_is_never_obeyed(checkout: Checkout) -> None:
+    ran = checkout.path / "ran"
+    (checkout.path / "tag.yaml").write_text(
+        f"order_seed: !!python/object/apply:os.system ['touch {ran}']"
+    )
+    outcome = checkout.snakemake("--dry-run", "train", "--configfile", "tag.yaml")
+    assert outcome.code == 1
+    assert "Config file is not valid" in outcome.text
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("tasks: {digits: {data_dir: no}}", ["tasks.digits.data_dir", "false", "path"]),
+        ("tasks: {digits: {optimizer: off}}", ["tasks.digits.optimizer", "false", "sgd or adamw"]),
+        ("matrix: [{world_sizes: [1000000000]}]", ["matrix.0"]),
+        ("tasks: {digits: {learning_rate: .inf}}", ["tasks.digits.learning_rate", "a number"]),
+        ("tasks: {../digits: {epochs: 1}}", ["tasks", "../digits", "module:function"]),
+    ],
+)
+def test_what_yaml_reads_in_its_own_way_is_refused(text: str, parts: list[str]) -> None:
+    config = yaml.safe_load(CONFIG)
+    for key, value in yaml.safe_load(text).items():
+        if isinstance(value, list):
+            config[key][0] |= value[0]
+        else:
+            config[key] |= value
+    message = refusal(config)
+    for part in parts:
+        assert part in message
+
+
 @pytest.mark.parametrize(
     ("keys", "text", "number"),
     [
         (["tasks", "digits", "learning_rate"], "1e-3", 0.001),
+        (["tasks", "digits", "learning_rate"], "1e3", 1000.0),
         (["tasks", "digits", "learning_rate"], ".5", 0.5),
         (["matrix", 0, "world_sizes", 0], "4", 4),
         (["run", "warmup_steps"], "3", 3),

@@ -120,6 +120,14 @@ def test_a_setting_of_the_collectives_measures_them_again(done: Checkout) -> Non
     assert "plot" not in jobs
 
 
+def test_a_setting_of_the_faults_breaks_anew_what_it_decides(done: Checkout) -> None:
+    done.edit("config.yaml", "runs: 2", "runs: 3")
+    jobs = done.plan()
+    assert training(jobs) == {}
+    assert (jobs["campaign"], jobs["plot_faults"], jobs["report"]) == (1, 1, 1)
+    assert not {"overhead", "collective", "plot"} & jobs.keys()
+
+
 def test_an_edit_of_the_simulator_reruns_nothing_measured(done: Checkout) -> None:
     file = next((done.path / "dmlf" / "simulation").glob("*.py"))
     with file.open("a") as source:
@@ -128,6 +136,15 @@ def test_an_edit_of_the_simulator_reruns_nothing_measured(done: Checkout) -> Non
     assert training(jobs) == {}
     assert "collective" not in jobs
     assert jobs["projection"] == 1  # which it drives
+
+
+def test_an_edit_of_the_campaign_breaks_runs_anew_and_trains_none(done: Checkout) -> None:
+    with (done.path / "dmlf/benchmark/faults/plans.py").open("a") as source:
+        source.write("\n# edited\n")
+    jobs = done.plan()
+    assert training(jobs) == {}
+    assert (jobs["campaign"], jobs["overhead"], jobs["report"]) == (1, 1, 1)
+    assert "collective" not in jobs
 
 
 def test_a_new_source_file_retrains(done: Checkout) -> None:

@@ -42,6 +42,7 @@ def test_whatever_is_registered_can_be_asked_for(checkout: Checkout) -> None:
         run_path("serial"),  # at world size 2
         run_path("ddp-gloo").replace("float32", "exact"),
         run_path("unsynchronized").replace("float32", "exact"),
+        run_path("ring-queue", task="../digits"),
     ],
 )
 def test_a_path_that_names_no_run_finds_no_rule(checkout: Checkout, path: str) -> None:
@@ -137,6 +138,13 @@ def test_in_weak_scaling_the_global_batch_grows_with_the_world_size(checkout: Ch
     assert found == [("train", 96), ("train", 288), ("replay", 192)]
 
 
+def test_faults_are_a_target_of_their_own(checkout: Checkout) -> None:
+    assert checkout.plan("faults") == {"sources": 1, "campaign": 1, "overhead": 1, "faults": 1}
+    planned = checkout.snakemake("--dry-run", "--printshellcmds", "faults")
+    assert "dmlf faults --runs 2 --seed 0 --algorithms ring --transports shm" in planned.text
+    assert "dmlf overhead --rounds 1 --steps 51" in planned.text
+
+
 REPLAY = "results/digits/ring-replay/float32/world_size=2/seed=0/reference.json"
 
 
@@ -150,6 +158,6 @@ def test_a_recorded_step_of_any_protocol_can_be_drawn(checkout: Checkout, strate
 
 def test_whatever_is_measured_or_recorded_holds_the_host_s_lock(checkout: Checkout) -> None:
     planned = checkout.snakemake("--dry-run", "--printshellcmds")
-    commands = re.findall(r"-m dmlf (?:train|collective) .*", planned.text)
-    assert len(commands) == 10 + 2 + 1
+    commands = re.findall(r"-m dmlf (?:train|collective|faults|overhead) .*", planned.text)
+    assert len(commands) == 10 + 2 + 1 + 2
     assert [command for command in commands if " --exclusive" not in command] == []

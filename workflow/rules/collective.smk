@@ -54,7 +54,7 @@ rule plot_record_partial:
     conda:
         "../envs/dmlf.yaml"
     params:
-        found=found_collectives,
+        found=found(COLLECTIVES),
         collectives=COLLECTIVES,
     shell:
         "python -m dmlf plot {wildcards.record_figure} --collectives {params.collectives}"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from dmlf.benchmark.collective.config import CollectiveConfig
 from dmlf.benchmark.plots import FIGURES as DRAWN
-from dmlf.benchmark.plots import RECORD_FIGURES
+from dmlf.benchmark.plots import FAULTS, RECORD_FIGURES
 from dmlf.benchmark.plots.projected import PROJECTION_FIGURES
 from dmlf.config import REDUCTIONS, UNSYNCHRONIZED
 from dmlf.errors import ConfigError
@@ -28,18 +28,24 @@ REPLAY = "{task}/{algorithm}-replay/{reduction}/world_size={world_size}/seed={se
 METRICS_PATH = f"results/{RUN}/metrics.json"
 REFERENCE_PATH = f"results/{REPLAY}/reference.json"
 
-# The figures of the table, and of the collectives; those of the projection come with it.
+# The figures of the table, of the collectives and of the faults; those of the projection come with it.
 FIGURES = expand(
-    "report/figures/{figure}.{kind}", figure=[*DRAWN, *RECORD_FIGURES], kind=["svg", "png"]
+    "report/figures/{figure}.{kind}", figure=[*DRAWN, *RECORD_FIGURES, FAULTS], kind=["svg", "png"]
 )
 PARTIAL_FIGURES = expand(
-    "report/partial/figures/{figure}.{kind}", figure=[*DRAWN, *RECORD_FIGURES], kind=["svg", "png"]
+    "report/partial/figures/{figure}.{kind}",
+    figure=[*DRAWN, *RECORD_FIGURES, FAULTS],
+    kind=["svg", "png"],
 )
 PROJECTED = expand("report/figures/{figure}.{kind}", figure=PROJECTION_FIGURES, kind=["svg", "png"])
 PROJECTION = "results/projection.json"
 COLLECTIVES = "results/collective.json"
+CAMPAIGN = "results/faults.json"
+OVERHEAD = "results/overhead.json"
 # Steps of these are recorded and drawn in the report; any protocol's can be asked for by its path.
-STEPS = expand("report/figures/step-{strategy}.svg", strategy=["parameter_server-shm", "ring-shm"])
+RECORDED = ["parameter_server-shm", "ring-shm"]
+STEPS = expand("report/figures/step-{strategy}.svg", strategy=RECORDED)
+TIMELINE = "results/timelines/{strategy}/timeline.json"
 
 
 def one_of(names):
@@ -82,6 +88,12 @@ def timeline_flags(strategy):
     return shlex.join(f"--{name}={value}" for name, value in settings.items())
 
 
+def partial_steps(wildcards):
+    """Drawings of the recorded steps that are there."""
+    there = [name for name in RECORDED if Path(TIMELINE.format(strategy=name)).exists()]
+    return expand("report/partial/figures/step-{strategy}.svg", strategy=there)
+
+
 def collective_flags():
     """The command-line flags of the benchmark as one text, which any change of a value changes.
 
@@ -92,23 +104,22 @@ def collective_flags():
     except ConfigError as error:
         refuse(["collective"], error)
     del values["timeout_s"]
+    return flags_of(values)
+
+
+def found(*paths):
+    """For rules: a text that changes whenever one of the files comes, goes or changes."""
+
+    def stamp(path):
+        return str(path.stat().st_mtime_ns) if path.exists() else "absent"
+
+    return lambda wildcards: " ".join(stamp(Path(path)) for path in paths)
+
+
+def flags_of(section):
+    """The flags of the verb that a section of the configuration is handed to, as one text."""
     words = []
-    for key, value in values.items():
-        words.append(f"--{key.replace('_', '-')}")
-        words += map(str, value if isinstance(value, list) else [value])
-    return shlex.join(words)
-
-
-def found_collectives(wildcards):
-    """A text that changes whenever the benchmark's result comes, goes or changes."""
-    path = Path(COLLECTIVES)
-    return str(path.stat().st_mtime_ns) if path.exists() else "absent"
-
-
-def projection_flags():
-    """The flags of `dmlf project` as one text."""
-    words = []
-    for key, value in config["projection"].items():
+    for key, value in section.items():
         words.append(f"--{key.replace('_', '-')}")
         words += map(str, value if isinstance(value, list) else [value])
     return shlex.join(words)

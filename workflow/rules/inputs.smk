@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import dmlf
-from dmlf.env import AFTER_A_RUN, AFTER_COLLECTIVES
+from dmlf.env import AFTER_A_RUN, AFTER_COLLECTIVES, AFTER_FAULTS
 
 # What comes after a run and cannot change it is named in dmlf/env.py, whose hash of the sources
 # leaves out the same; a file forgotten there costs time, not truth.
@@ -16,13 +16,24 @@ DRAWING = ["benchmark/plots/*", "benchmark/recorded_step.py"]
 TELLING = [
     "benchmark/claims.py",
     "benchmark/collective/statements.py",
+    "benchmark/faults/statements.py",
     "benchmark/report*",
     "benchmark/statements.py",
 ]
 OTHER_VERBS = [
     f"cli/{name}.py"
-    for name in ("evidence", "projection", "protocol_check", "protocols", "run_flags", "training")
+    for name in (
+        "evidence",
+        "faults",
+        "overhead",
+        "projection",
+        "protocol_check",
+        "protocols",
+        "run_flags",
+        "training",
+    )
 ]
+FAULTS_ONLY = ["benchmark/faults/*"]
 COLLECTIVES_ONLY = ["benchmark/collective/*", "cli/collective.py"]
 PROJECTING = [
     "benchmark/cost_model/*",
@@ -40,7 +51,16 @@ APART = [
 SOURCES_LEFT_OUT = {
     "training": AFTER_A_RUN,
     "collective": AFTER_COLLECTIVES,
-    "gathering": [*COLLECTIVES_ONLY, *SUMMING_UP, *DRAWING, *TELLING, *PROJECTING, *APART],
+    "faults": AFTER_FAULTS,
+    "gathering": [
+        *COLLECTIVES_ONLY,
+        *FAULTS_ONLY,
+        *SUMMING_UP,
+        *DRAWING,
+        *TELLING,
+        *PROJECTING,
+        *APART,
+    ],
     "plotting": [*TELLING, *APART],
     "projecting": [*TELLING, "benchmark/compare/*", "cli/compare.py"],
     "reporting": APART,

@@ -14,7 +14,7 @@ rule projection:
     conda:
         "../envs/dmlf.yaml"
     params:
-        flags=projection_flags(),
+        flags=flags_of(config["projection"]),
         figures=subpath(output[0], parent=True),
     shell:
         "python -m dmlf project {params.flags} --calibrate {input.collectives}"

@@ -10,6 +10,8 @@ rule report:
         epochs="results/epochs.csv",
         collectives=COLLECTIVES,
         projection=PROJECTION,
+        campaign=CAMPAIGN,
+        overhead=OVERHEAD,
         sources="results/sources/reporting.sha256",
     output:
         text="report/report.md",
@@ -23,9 +25,12 @@ rule report:
         figures=subpath(output[0], parent=True),
         collectives=lambda wildcards, input: input.collectives,
         projection=lambda wildcards, input: input.projection,
+        campaign=lambda wildcards, input: input.campaign,
+        overhead=lambda wildcards, input: input.overhead,
     shell:
         "python -m dmlf report --table {input.table} --collectives {params.collectives}"
-        " --projection {params.projection} --figures {params.figures}/figures"
+        " --projection {params.projection} --faults {params.campaign}"
+        " --overhead {params.overhead} --figures {params.figures}/figures"
         " --output {output.text} > {log} 2>&1"
 
 
@@ -33,6 +38,7 @@ rule report:
 use rule report as partial_report with:
     input:
         PARTIAL_FIGURES,
+        partial_steps,
         table="results/partial/runs.csv",
         epochs="results/partial/epochs.csv",
         sources="results/sources/reporting.sha256",
@@ -46,4 +52,6 @@ use rule report as partial_report with:
         figures=subpath(output[0], parent=True),
         collectives=COLLECTIVES,
         projection=PROJECTION,
-        found=found_collectives,
+        campaign=CAMPAIGN,
+        overhead=OVERHEAD,
+        found=found(COLLECTIVES, PROJECTION, CAMPAIGN, OVERHEAD),

@@ -6,7 +6,7 @@ rule timeline:
     input:
         sources="results/sources/training.sha256",
     output:
-        timeline="results/timelines/{strategy}/timeline.json",
+        timeline=TIMELINE,
         run="results/timelines/{strategy}/run.json",
     log:
         "logs/timelines/{strategy}.log",
@@ -27,7 +27,7 @@ rule timeline:
 
 rule plot_step:
     input:
-        timeline="results/timelines/{strategy}/timeline.json",
+        timeline=TIMELINE,
         sources="results/sources/plotting.sha256",
     output:
         report(
@@ -41,3 +41,22 @@ rule plot_step:
         "../envs/dmlf.yaml"
     shell:
         "python -m dmlf plot step --timeline {input.timeline} --output {output} > {log} 2>&1"
+
+
+# Records nothing; it is asked for where there is a recording.
+rule plot_step_partial:
+    input:
+        sources="results/sources/plotting.sha256",
+    output:
+        "report/partial/figures/step-{strategy}.svg",
+    log:
+        "logs/partial/plot/step-{strategy}.log",
+    wildcard_constraints:
+        strategy=one_of(PROTOCOL_STRATEGIES),
+    conda:
+        "../envs/dmlf.yaml"
+    params:
+        found=lambda wildcards: found(TIMELINE.format(**wildcards))(wildcards),
+        timeline=TIMELINE,
+    shell:
+        "python -m dmlf plot step --timeline {params.timeline} --output {output} > {log} 2>&1"

@@ -16,10 +16,21 @@ def refuse(key_path, problem):
     sys.exit(f"configuration: {'.'.join(map(str, key_path)) or 'top level'}: {problem}")
 
 
+MOST_VALUES = 100_000
+
+
 def refuse_repeated_keys(path):
-    """YAML keeps the last of two equal keys in silence; what the first one said would be lost."""
+    """YAML keeps the last of two equal keys in silence; what the first one said would be lost.
+
+    Aliases can make a few lines stand for more values than there is memory for: these are counted.
+    """
+    count = 0
 
     def walk(node, key_path):
+        nonlocal count
+        count += 1
+        if count > MOST_VALUES:
+            refuse([], f"{path} holds more than {MOST_VALUES} values, its aliases written out")
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 walk(item, [*key_path, index])

@@ -1,4 +1,4 @@
-"""Compare two sides, finding by finding: correctness, ratios, orderings, shapes.
+"""Compare two sides, finding by finding.
 
 Absolute times are not compared. Every ratio divides by runs of the same table, so that what makes
 a whole machine slower or faster cancels out:
@@ -9,23 +9,27 @@ a whole machine slower or faster cancels out:
 | efficiency | throughput over world size times the strategy's own at size 1   |
 | ordering   | which of two strategies is faster at one world size             |
 | shape      | whether a strategy gets faster or slower from one size to next  |
+| to target  | epochs (see `convergence`), and time over serial's, to accuracy |
+| collective | all-reduce alone: ratios to peers, and orderings, by size       |
 
 A ratio or efficiency is lower (or higher) in B when its intervals are disjoint and the medians
-differ by at least MIN_CHANGE: with five runs on each side, intervals of two equal things are
-disjoint about once in a hundred times, and a table has dozens. On one machine a lower one is a
-regression. On two machines it is a difference, for a machine may well favour another strategy;
-and so it is where a point was oversubscribed or loaded, which says more of the machine.
+differ by at least MIN_CHANGE (see `result`): with five runs on each side, intervals of two equal
+things are disjoint about once in a hundred times, and a table has dozens. On one machine a lower
+one is a regression. On two machines it is a difference, for a machine may well favour another
+strategy; and so it is where a point was oversubscribed or loaded, which says more of the machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import combinations, pairwise
 
 from dmlf.benchmark.checks import FAILED, PASSED
 from dmlf.benchmark.cohorts import Cohort, Contestant, Point, strategy_order
+from dmlf.benchmark.compare.collectives import collectives
+from dmlf.benchmark.compare.convergence import convergence
+from dmlf.benchmark.compare.result import Finding, Result, changed, more_is_better, named
 from dmlf.benchmark.compare.side import Side
 from dmlf.benchmark.noise import unfit
 from dmlf.benchmark.statements import PEER
@@ -36,29 +40,6 @@ from dmlf.benchmark.statistics import (
     ratio_estimate,
 )
 from dmlf.benchmark.table import RunRow
-
-MIN_CHANGE = 0.05
-
-
-class Result(StrEnum):
-    """What was found of one thing that both sides have, or that one lacks."""
-
-    AGREES = "agrees"
-    UNDECIDED = "undecided"
-    DIFFERS = "differs"
-    IMPROVEMENT = "improvement"
-    REGRESSION = "REGRESSION"
-    ONLY_ONE = "on one side only"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of a comparison."""
-
-    result: Result
-    kind: str
-    subject: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +85,13 @@ def compare(first: Side, second: Side) -> Comparison:
         findings += _ratios(mine, theirs, same_machine)
         findings += _orderings(mine, theirs)
         findings += _shapes(mine, theirs)
+        findings += convergence(mine, theirs, same_machine)
+    records = [side.collectives.record for side in (first, second)]
+    if records[0] is not None and records[1] is not None:
+        findings += collectives(records[0], records[1])
+    elif records != [None, None]:
+        side = first if records[0] is None else second
+        notes.append(f"{side.path}: all-reduce alone is not compared: {side.collectives.problem}")
     return Comparison(same_machine, same_sources, tuple(notes), tuple(findings))
 
 
@@ -114,10 +102,6 @@ def _same(first: Side, second: Side, column: str) -> bool:
 
 def _workloads(cohort: Cohort) -> set[str | None]:
     return {run.workload_sha256 for run in cohort.runs if run.status == "completed"}
-
-
-def _named(cohort: Cohort, contestant: Contestant) -> str:
-    return f"{cohort.label}: {contestant} at world size {contestant.world_size}"
 
 
 def _runs(cohort: Cohort, contestant: Contestant) -> list[RunRow]:
@@ -132,7 +116,7 @@ def _contestants(mine: Cohort, theirs: Cohort) -> Iterator[Finding]:
     """Who is on both sides, and whose runs completed and passed on A and no longer do on B."""
     before, after = mine.contestants(), theirs.contestants()
     for contestant in [*before, *(c for c in after if c not in before)]:
-        subject = _named(mine, contestant)
+        subject = named(mine, contestant)
         if contestant not in after or contestant not in before:
             where = "A" if contestant in before else "B"
             yield Finding(Result.ONLY_ONE, "contestant", subject, f"only in {where}")
@@ -160,7 +144,7 @@ def _bits(mine: Cohort, theirs: Cohort, same_sources: bool) -> Iterator[Finding]
         shared = {seed for seed, _ in old} & {seed for seed, _ in new}
         if not shared:
             continue
-        subject = _named(mine, contestant)
+        subject = named(mine, contestant)
         apart = [
             seed for seed in sorted(shared) if {s for s in old if s[0] == seed} != {
                 s for s in new if s[0] == seed
@@ -209,7 +193,7 @@ def _ratio(
     planned = [base in cohort.contestants() for cohort in (mine, theirs)]
     if not all(planned) or contestant not in theirs.contestants():
         return None
-    subject = _named(mine, contestant)
+    subject = named(mine, contestant)
     quotients, reserved = [], False
     for letter, (top, bottom) in zip("AB", sides, strict=True):
         reason = unfit((contestant, top), (base, bottom))
@@ -217,16 +201,14 @@ def _ratio(
             return Finding(Result.UNDECIDED, kind, subject, f"{letter}: {reason}")
         quotients.append(_quotient(top, bottom, kind))
         reserved |= any(point.oversubscribed or point.loaded for point in (top, bottom))
-    old, new = quotients
-    change = new.median / old.median - 1
-    detail = f"{old.text()} in A, {new.text()} in B ({100 * change:+.0f} %)"
-    if abs(change) < MIN_CHANGE or not (old.below(new) or new.below(old)):
-        return Finding(Result.AGREES, kind, subject, detail)
-    if reserved or not same_machine:
-        why = "oversubscribed or loaded" if reserved else "other machine"
-        return Finding(Result.DIFFERS, kind, subject, f"{detail}; {why}")
-    result = Result.REGRESSION if change < 0 else Result.IMPROVEMENT
-    return Finding(result, kind, subject, detail)
+    return changed(
+        kind,
+        subject,
+        *quotients,
+        better=more_is_better,
+        reserved=reserved,
+        same_machine=same_machine,
+    )
 
 
 def _quotient(top: Point, bottom: Point, kind: str) -> Estimate:

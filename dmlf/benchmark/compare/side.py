@@ -6,20 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmlf.benchmark.cohorts import Cohort, cohorts
+from dmlf.benchmark.collective.load import Loaded, load
 from dmlf.benchmark.table import Table, read_table
 from dmlf.errors import MetricsError
 
 _TABLE = "runs.csv"
+_COLLECTIVES = "collective.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A table with its comparable parts, one for each task; `path` is as it was given."""
+    """A table with its comparable parts, one for each task; `path` is as it was given.
+
+    collectives: the record beside the table, or why there is none.
+    """
 
     path: str
     table: Table
     parts: dict[str, Cohort]
     mixed: tuple[str, ...]
+    collectives: Loaded
 
     def values(self, column: str) -> set[object]:
         """The values of a column over completed runs."""
@@ -44,4 +50,5 @@ def read_side(path: Path) -> Side:
             mixed.add(cohort.task)
         parts[cohort.task] = cohort
     kept = {task: cohort for task, cohort in parts.items() if task not in mixed}
-    return Side(str(path), table, kept, tuple(sorted(mixed)))
+    record = load(found.with_name(_COLLECTIVES))
+    return Side(str(path), table, kept, tuple(sorted(mixed)), record)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from dmlf.benchmark.compare.findings import Comparison, Result
+from dmlf.benchmark.compare.findings import Comparison
+from dmlf.benchmark.compare.result import Result
 
 _FIRST = (Result.REGRESSION, Result.IMPROVEMENT, Result.DIFFERS, Result.ONLY_ONE)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dmlf.benchmark.cohorts import cohorts
 from dmlf.benchmark.collective.load import Loaded, load
+from dmlf.benchmark.faults.load import Faults
+from dmlf.benchmark.faults.load import load as load_faults
 from dmlf.benchmark.files import write_bytes, write_text
 from dmlf.benchmark.plots import step
 from dmlf.benchmark.recorded_step import read_step
@@ -36,6 +38,9 @@ COST_MODEL = "cost_model"
 COST_MODEL_TITLE = "What a message and a byte cost"
 """Drawn from a collective record too: the model that is fitted to it, and its errors."""
 RECORD_FIGURES: Mapping[str, str] = {COLLECTIVE: COLLECTIVE_TITLE, COST_MODEL: COST_MODEL_TITLE}
+FAULTS = "faults"
+FAULTS_TITLE = "How soon faults are noticed and mended"
+"""Drawn from a campaign of injected faults."""
 STEP = "step"
 """The figure that is drawn from a timeline: one recorded step, for readers who learn."""
 
@@ -48,7 +53,9 @@ def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
     DependencyMissing without matplotlib.
     """
     if name not in FIGURES:
-        raise ConfigError("figure", name, f"one of {', '.join([*FIGURES, *RECORD_FIGURES, STEP])}")
+        raise ConfigError(
+            "figure", name, f"one of {', '.join([*FIGURES, *RECORD_FIGURES, FAULTS, STEP])}"
+        )
     output = svg_path(output_path)
     table = read_table(table_path)
     style = load_part("style")
@@ -69,6 +76,19 @@ def draw_record(name: str, record_path: str | Path, output_path: str | Path) -> 
     render: Callable[[Loaded], Figure] = load_part(name).render
     with style.paper():
         save_figure(render(loaded), RECORD_FIGURES[name], output)
+
+
+def draw_faults(campaign_path: str | Path, output_path: str | Path) -> None:
+    """Draw a campaign of injected faults; the figure says so where there is no valid one.
+
+    Writes and raises as `draw` does.
+    """
+    output = svg_path(output_path)
+    faults = load_faults(campaign_path, None)
+    style = load_part("style")
+    render: Callable[[Faults], Figure] = load_part(FAULTS).render
+    with style.paper():
+        save_figure(render(faults), FAULTS_TITLE, output)
 
 
 def draw_step(timeline_path: str | Path, output_path: str | Path) -> None:

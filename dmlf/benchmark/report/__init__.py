@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dmlf.benchmark.cohorts import cohorts
 from dmlf.benchmark.collective.load import load
+from dmlf.benchmark.faults.load import load as load_faults
 from dmlf.benchmark.files import write_json, write_text
 from dmlf.benchmark.report import (
     answer,
@@ -21,6 +22,7 @@ from dmlf.benchmark.report import (
     correctness,
     cost_model,
     environment,
+    faults,
     figures,
     projection,
     rebuild,
@@ -46,6 +48,7 @@ SECTIONS: tuple[Section, ...] = (
     figures.section,
     collectives.section,
     cost_model.section,
+    faults.section,
     projection.section,
     steps.section,
     appendix.claims_section,
@@ -62,14 +65,16 @@ def write_report(
     output_path: str | Path,
     collectives_path: str | Path | None = None,
     projection_path: str | Path | None = None,
+    faults_path: str | Path | None = None,
+    overhead_path: str | Path | None = None,
 ) -> None:
     """Write the report of a table: `output_path` (.md), the same as .html, and findings.json.
 
     The Markdown links to the figures, relative to its folder; the page holds them. Works for any
     table: without checked runs it says so and claims nothing, and the same for the record of the
-    collectives and the projection, which may be absent (None: there is to be none), and for
-    figures. Paths are
-    repeated in the commands that the report names. Raises ConfigError for another suffix,
+    collectives, the projection, the campaign of faults and the measurement of its price, which may
+    be absent (None: there is to be none), and for figures. Paths are repeated in the commands that
+    the report names. Raises ConfigError for another suffix,
     MetricsError for a bad table, DependencyMissing without markdown-it-py, and OSError.
     """
     output = Path(output_path)
@@ -85,6 +90,7 @@ def write_report(
             report=str(output_path),
         ),
         collectives=load(collectives_path),
+        faults=load_faults(faults_path, overhead_path),
         steps=steps.drawn(Path(figures_dir)),
         **projection.loaded(projection_path),
     )

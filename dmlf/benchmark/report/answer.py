@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dmlf.benchmark.claims import Judged, Outcome
 from dmlf.benchmark.cohorts import Cohort, Contestant
 from dmlf.benchmark.noise import noise
+from dmlf.benchmark.report import faults
 from dmlf.benchmark.report.markdown import code, count, escape, listing
 from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.statements import PEER
@@ -21,12 +22,15 @@ _ORDER = (
 
 
 def section(material: Material) -> Iterator[str]:
-    """A paragraph for every comparable part of the table."""
+    """A paragraph for every comparable part of the table, and one on injected faults."""
     yield "## The answer"
     if not material.judged:
         yield "The table has no runs."
     for cohort, judged in material.judged:
         yield answer(cohort, judged)
+    survived = faults.answer(material.faults)
+    if survived is not None:
+        yield survived
 
 
 def answer(cohort: Cohort, judged: Sequence[Judged]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from dmlf.benchmark.claims import Judged
 from dmlf.benchmark.cohorts import Cohort
+from dmlf.benchmark.faults.statements import Statement, statements
 from dmlf.benchmark.report.markdown import bullets, code, count, details, escape, table
 from dmlf.benchmark.report.material import Material, Places
 from dmlf.benchmark.statistics import significant
@@ -46,7 +47,7 @@ _WORDS = {
 def claims_section(material: Material) -> Iterator[str]:
     """Every claim, as data."""
     yield "## All claims"
-    yield all_claims(material.judged, material.places)
+    yield all_claims(material.judged, material.places, statements(material.faults))
 
 
 def runs_section(material: Material) -> Iterator[str]:
@@ -61,7 +62,11 @@ def words_section(material: Material) -> Iterator[str]:
     yield glossary()
 
 
-def all_claims(judged: Sequence[tuple[Cohort, Sequence[Judged]]], places: Places) -> str:
+def all_claims(
+    judged: Sequence[tuple[Cohort, Sequence[Judged]]],
+    places: Places,
+    on_faults: Sequence[Statement] = (),
+) -> str:
     """Every claim with its outcome and the command that rebuilds its evidence."""
     rows = [
         [
@@ -73,6 +78,10 @@ def all_claims(judged: Sequence[tuple[Cohort, Sequence[Judged]]], places: Places
         ]
         for cohort, claims in judged
         for item in claims
+    ]
+    rows += [
+        ["faults", code(item.name), str(item.outcome), escape(item.text), code(item.rebuild)]
+        for item in on_faults
     ]
     if not rows:
         return "No claim was asked for: no run was planned."

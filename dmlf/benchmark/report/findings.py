@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from dmlf.benchmark.noise import noise
+from dmlf.benchmark.report import faults
 from dmlf.benchmark.report.material import Material
 
 
 def findings(material: Material) -> dict[str, Any]:
-    """JSON-ready plain values: what the report says of every point, and every claim."""
+    """JSON-ready plain values: what the report says of every point, every claim, and faults."""
     places = material.places
     return {
         "schema_version": 1,
@@ -46,4 +47,5 @@ def findings(material: Material) -> dict[str, Any]:
             for cohort, claims in material.judged
             for item in claims
         ],
+        "faults": faults.data(material.faults),
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dmlf.benchmark.claims import Judged
 from dmlf.benchmark.cohorts import Cohort
 from dmlf.benchmark.collective.load import Loaded
+from dmlf.benchmark.faults.load import Faults
 from dmlf.benchmark.projection import Projection
 from dmlf.benchmark.table import Table
 
@@ -33,6 +34,7 @@ class Material:
     judged: tuple[tuple[Cohort, tuple[Judged, ...]], ...]
     places: Places
     collectives: Loaded
+    faults: Faults = field(default_factory=Faults)
     steps: tuple[str, ...] = ()
     projection: Projection | None = None
     projection_problem: str = "none was asked for"

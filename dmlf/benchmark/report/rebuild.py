@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dmlf.benchmark.plots import FIGURES, RECORD_FIGURES
+from dmlf.benchmark.plots import FAULTS, FAULTS_TITLE, FIGURES, RECORD_FIGURES
 from dmlf.benchmark.report.markdown import code, table
 from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.report.steps import PREFIX
@@ -16,6 +16,8 @@ def section(material: Material) -> Iterator[str]:
     shown = [
         *((title, f"{places.figures}/{name}.svg") for name, title in FIGURES.items()),
         *((title, f"{places.figures}/{name}.svg") for name, title in RECORD_FIGURES.items()),
+        (FAULTS_TITLE, f"{places.figures}/{FAULTS}.svg"),
+        ("What being ready for faults costs", "results/overhead.json"),
         ("Projection, and its figures", "results/projection.json"),
         *((f"One step of {s}", f"{places.figures}/{PREFIX}{s}.svg") for s in material.steps),
         ("The table of all runs", "results/runs.csv"),

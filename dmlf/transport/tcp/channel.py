@@ -10,6 +10,7 @@ import time
 from selectors import EVENT_WRITE
 from typing import Any
 
+from dmlf import strict_json
 from dmlf.errors import AuthenticationError, DmlfError, FrameError, NoAnswer
 from dmlf.transport.tcp.auth import Identity, Session
 from dmlf.transport.tcp.frames import Kind, Rules, encode_control
@@ -166,13 +167,9 @@ def _wait(descriptor: int, for_writing: bool, timeout_s: float) -> None:
 def _object(content: bytes, peer: str) -> dict[str, Any]:
     """Read a JSON object. Raises FrameError."""
     try:
-        value = json.loads(content, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        value = strict_json.parse(content)
+    except ValueError as error:
         raise FrameError(peer, "payload", content[:40], f"JSON ({error})") from None
     if not isinstance(value, dict):
         raise FrameError(peer, "payload", content[:40], "a JSON object")
     return value
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")

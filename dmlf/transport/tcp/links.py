@@ -8,6 +8,7 @@ import ssl
 import sys
 import termios
 from collections import deque
+from contextlib import suppress
 
 from dmlf.errors import ChecksumMismatch, FrameError, PeerLost, SourceMismatch
 from dmlf.transport.cores import current_core
@@ -56,6 +57,17 @@ class Link:
         if not stable and self.outgoing and rest:
             left = self.outgoing.pop()
             self.outgoing.append(memoryview(bytes(left)))
+
+    def cut(self, header: bytes, content: memoryview) -> None:
+        """Send a frame up to the middle of its payload, or of its header, and end the connection.
+
+        A fault that is injected: from here on the peer is lost to both ends.
+        """
+        whole = header[: len(header) // 2] if not content.nbytes else header
+        with suppress(OSError):  # full, or gone already: it ends all the same
+            self.connection.send(whole + bytes(content[: content.nbytes // 2]))
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def flush(self, receiving: bool = False) -> bool:
         """Send what waits until the kernel takes no more; whether it took any. Raises PeerLost.

@@ -66,6 +66,7 @@ class TcpTransport:
             )
         self._flusher = Flusher(self._links.values())
         self._corrupts = False
+        self._cuts = False
         self._registered: list[tuple[int, int]] = []  # (first address, one past the last)
         self._vectors: list[npt.NDArray[Any]] = []
         self._mover = CoreMover()
@@ -89,7 +90,15 @@ class TcpTransport:
         content, dtype = payload_bytes(payload, link.peer)
         header = encode_data(message.tag, dst, content, dtype, link.outgoing_rules)
         if self._corrupts:
-            self._corrupts, content = False, memoryview(_altered(content))
+            self._corrupts = False
+            if content.nbytes:
+                content = memoryview(_altered(content))
+            else:
+                header = _altered(header)
+        if self._cuts:
+            self._cuts = False
+            link.cut(header, content)
+            return content.nbytes
         stable = isinstance(payload, bytes) or self._is_registered(payload)
         with self._flusher.turn:
             link.send(header, content, stable)
@@ -97,8 +106,15 @@ class TcpTransport:
         return content.nbytes
 
     def corrupt_next(self) -> None:
-        """Flip a bit of the next message's payload on its way: a fault that is injected."""
+        """Flip a bit of the next message on its way: a fault that is injected.
+
+        It is one of the payload, or of the header where that is all there is.
+        """
         self._corrupts = True
+
+    def cut_next(self) -> None:
+        """End a connection in the middle of the next message: a fault that is injected."""
+        self._cuts = True
 
     def recv(self, src: int, timeout_s: float) -> Message:
         """Return the next message from `src`, all of it within `timeout_s`.
@@ -195,11 +211,10 @@ class TcpTransport:
         waiting.poll(max(1, int(timeout_s * 1000)))
 
 
-def _altered(content: memoryview) -> bytes:
+def _altered(content: bytes | memoryview) -> bytes:
     """A copy with one bit flipped in the middle."""
     altered = bytearray(content)
-    if altered:
-        altered[len(altered) // 2] ^= 1
+    altered[len(altered) // 2] ^= 1
     return bytes(altered)
 
 

@@ -185,6 +185,7 @@ def test_an_object_over_the_cap_is_not_sent(pair: Pair) -> None:
         b'{"a": 1} {}',
         b'{"\xff": 1}',
         b"[" * 100_000,
+        b'{"a": 1, "a": 2}',
         b'{"a": ' + b"9" * 10_000 + b"}",
     ],
     ids=lambda content: repr(content[:12]),

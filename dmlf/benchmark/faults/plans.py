@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dmlf.config import RunConfig
 from dmlf.protocol import registry
-from dmlf.runtime.faults import FaultKind, FaultSpec
+from dmlf.runtime.faults import OF_FRAMES, FaultKind, FaultSpec
 
 STEPS = 10
 EVERY_STEPS = 2
@@ -19,6 +19,32 @@ _ENDS = {
 }
 """Kinds that no restart can mend, and the error that such a run must end with."""
 _SECOND = 0.25  # of the runs with a kill: how many get another one while they recover
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a campaign is planned from; the first runs are the same however many there are."""
+
+    runs: int
+    seed: int
+    algorithms: tuple[str, ...]
+    transports: tuple[str, ...]
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Plain values, in JSON's types."""
+        return {
+            "runs": self.runs,
+            "seed": self.seed,
+            "algorithms": list(self.algorithms),
+            "transports": list(self.transports),
+        }
+
+    def command(self, number: int) -> str:
+        """The command that repeats the run of that number."""
+        return (
+            f"dmlf faults --runs {number + 1} --seed {self.seed} --only {number} "
+            f"--algorithms {' '.join(self.algorithms)} --transports {' '.join(self.transports)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +67,43 @@ class PlannedRun:
         return self.ends is None and self.faults[0].kind is not FaultKind.DELAY
 
 
-def plan_runs(
-    runs: int, seed: int, algorithms: Sequence[str], transports: Sequence[str]
-) -> list[PlannedRun]:
-    """Deal kinds of faults over algorithms and transports: each combination before any twice."""
-    choices = random.Random(seed)
-    combinations = [
-        (kind, algorithm, transport)
-        for kind in FaultKind
-        for algorithm in algorithms
-        for transport in transports
-        if _makes_sense(kind, algorithm, transport)
-    ]
+def plan_runs(request: Request) -> list[PlannedRun]:
+    """Deal kinds of faults over algorithms and transports.
+
+    Each kind comes before any twice, as long as it has a combination left, and each combination
+    before any twice.
+    """
+    choices = random.Random(request.seed)
     deck: list[tuple[FaultKind, str, str]] = []
     planned = []
-    for number in range(runs):
+    for number in range(request.runs):
         if not deck:
-            deck = choices.sample(combinations, len(combinations))
+            deck = _shuffled(request, choices)
         planned.append(_plan(number, *deck.pop(), choices))
     return planned
 
 
+def _shuffled(request: Request, choices: random.Random) -> list[tuple[FaultKind, str, str]]:
+    """Every combination once; from the end, each kind before any twice."""
+    rounds: dict[int, list[tuple[FaultKind, str, str]]] = {}
+    for kind in FaultKind:
+        own = [
+            (kind, algorithm, transport)
+            for algorithm in request.algorithms
+            for transport in request.transports
+            if _makes_sense(kind, algorithm, transport)
+        ]
+        for turn, combination in enumerate(choices.sample(own, len(own))):
+            rounds.setdefault(turn, []).append(combination)
+    return [
+        combination
+        for turn in sorted(rounds, reverse=True)
+        for combination in choices.sample(rounds[turn], len(rounds[turn]))
+    ]
+
+
 def _makes_sense(kind: FaultKind, algorithm: str, transport: str) -> bool:
-    if kind is FaultKind.CORRUPT:
+    if kind in OF_FRAMES:
         return transport == "tcp"
     # What a server flips all its workers pull: no replica differs from another.
     return kind is not FaultKind.FLIP or not registry()[algorithm].has_servers
@@ -89,7 +129,7 @@ def _plan(
         reduction=choices.choice(("float32", "exact")),
         optimizer=choices.choice(("sgd", "adamw")),
         seed=choices.randrange(3),
-        timeout_s=2.0,
+        timeout_s=3.0,  # beyond what a busy machine may keep a process waiting
     )
     ends = _ENDS.get(kind)
     saves = ends is not None or choices.random() < 0.5
@@ -102,8 +142,9 @@ def _plan(
 
 
 def _fault(kind: FaultKind, config: RunConfig, servers: int, choices: random.Random) -> FaultSpec:
-    # From step 4 on there is a checkpoint that is durable; the last steps show what came of it.
-    step = choices.randrange(4, STEPS - 2)
+    # Who is at step 5 has done step 4 together with the rank that writes, after which the second
+    # save had begun, so that the first one was durable. The last steps show what came of it.
+    step = choices.randrange(5, STEPS - 2)
     if kind is FaultKind.DISK_FULL:
         return FaultSpec(kind, config.world_size if servers else 0, step)
     if kind in (FaultKind.NAN, FaultKind.RAISE, FaultKind.FLIP):

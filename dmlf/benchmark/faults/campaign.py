@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from dmlf import env
-from dmlf.benchmark.fault_plans import EVERY_STEPS, PlannedRun
+from dmlf.benchmark.faults.left import resident_bytes, traces
+from dmlf.benchmark.faults.plans import EVERY_STEPS, PlannedRun, Request
 from dmlf.config import RunConfig
-from dmlf.errors import DependencyMissing, DmlfError, MetricsError
+from dmlf.errors import DependencyMissing, DmlfError, MetricsError, RunInterrupted
+from dmlf.runtime.launch import signals
+from dmlf.runtime.measuring_lock import measuring_lock
 from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.training.checkpoints import CheckpointPlan
 from dmlf.training.result import RunResult
 from dmlf.training.run import train
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 POLICY = RestartPolicy(4, grace_s=1.0)
 
 
@@ -29,14 +34,17 @@ class Campaign:
 
     def __init__(self) -> None:
         self._expected: dict[str, str] = {}
+        self.resident_bytes: list[int] = []
+        """Of this process, after each run."""
 
     def run(self, planned: PlannedRun) -> dict[str, Any]:
         """Carry out one run; return its entry of `runs` in the campaign's file."""
         expected = self._undisturbed(planned.config)
-        begun = time.monotonic()
+        before, begun = traces(), time.monotonic()
         struck: dict[int, float] = {}
         result: RunResult | None = None
         ended: DmlfError | None = None
+        refused: DmlfError | None = None
         with tempfile.TemporaryDirectory(prefix="dmlf-faults-") as folder:
             plan = CheckpointPlan(folder, EVERY_STEPS) if planned.saves else None
             try:
@@ -47,14 +55,23 @@ class Campaign:
                     faults=planned.faults,
                     struck=struck,
                 )
+            except RunInterrupted as stopped:  # somebody stops the campaign, and not its run
+                raise SystemExit(128 + stopped.number) from None
             except DmlfError as error:
-                ended = error
+                ended = error.with_traceback(None)  # which would hold on to all that the run had
                 if planned.ends == type(error).__name__:
                     plan = CheckpointPlan(folder, EVERY_STEPS, resume=True)
-                    result = train(planned.config, checkpoint=plan)
+                    result, refused = _resumed(planned.config, plan)
         final = None if result is None else result.final_state().sha256()
         recoveries = [] if result is None or ended is not None else list(result.recoveries)
         problem = _problem(planned, struck, ended, recoveries, final == expected)
+        if refused is not None:
+            problem = f"cannot be resumed: {refused}"
+        gc.collect()
+        after = traces()
+        self.resident_bytes.append(resident_bytes())
+        if problem is None and (more := after.more_than(before)):
+            problem = f"left behind: {more}"
         return {
             "number": planned.number,
             "strategy": planned.config.strategy,
@@ -91,6 +108,15 @@ class Campaign:
         return self._expected[key]
 
 
+def _resumed(config: RunConfig, plan: CheckpointPlan) -> tuple[RunResult | None, DmlfError | None]:
+    try:
+        return train(config, checkpoint=plan), None
+    except RunInterrupted as stopped:
+        raise SystemExit(128 + stopped.number) from None
+    except DmlfError as error:
+        return None, error.with_traceback(None)
+
+
 def _problem(
     planned: PlannedRun,
     struck: Mapping[int, float],
@@ -101,7 +127,8 @@ def _problem(
     """Why a run has failed the campaign; None if it has not."""
     silent = [str(spec) for number, spec in enumerate(planned.faults) if number not in struck]
     if silent:
-        return f"did not fire: {'; '.join(silent)}"
+        before = "" if struck or not recoveries else f"; before it: {recoveries[0]['detail']}"
+        return f"did not fire: {'; '.join(silent)}{before}"
     name = None if ended is None else type(ended).__name__
     if name != planned.ends:
         return f"ended with {name or 'success'} instead of {planned.ends or 'success'}"
@@ -113,26 +140,35 @@ def _problem(
 
 
 def run_campaign(
-    planned: Sequence[PlannedRun], seed: int, argv: Sequence[str], tell: Callable[[str], None]
+    planned: Sequence[PlannedRun],
+    request: Request,
+    argv: Sequence[str],
+    tell: Callable[[str], None],
+    *,
+    exclusive: bool = False,
 ) -> dict[str, Any]:
     """Carry out all runs, one after the other; return the content of the campaign's file.
 
-    tell: takes one line per run. Raises MetricsError if the content does not fit its schema, which
-    would be a bug.
+    request: what they were planned from. tell: takes one line per run. exclusive: hold the
+    host-wide measuring lock meanwhile: what is timed here should not be disturbed either.
+    Raises MetricsError if the content does not fit its schema, which would be a bug.
     """
-    started_at, campaign = datetime.now(UTC), Campaign()
-    runs = []
-    for one in planned:
-        entry = campaign.run(one)
-        runs.append(entry)
-        tell(_line(entry))
+    campaign, runs = Campaign(), []
+    with measuring_lock() if exclusive else nullcontext(), signals(None):
+        started_at = datetime.now(UTC)
+        for one in planned:
+            entry = campaign.run(one)
+            runs.append(entry)
+            tell(_line(entry))
     content = {
         "schema_version": SCHEMA_VERSION,
-        "seed": seed,
+        "request": request.as_mapping(),
         "argv": list(argv),
-        "source_sha256": env.source_sha256(),
+        "source_sha256": env.source_sha256(env.AFTER_FAULTS),
+        "environment": env.capture_environment(),
         "started_at": started_at.isoformat(timespec="milliseconds"),
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "resident_bytes": campaign.resident_bytes,
         "summary": summarise(runs),
         "runs": runs,
     }
@@ -179,7 +215,7 @@ def _validator() -> Any:
         raise DependencyMissing("jsonschema", str(error), 'pip install "dmlf"') from error
     import json
 
-    text = resources.files(__package__).joinpath("fault_campaign.schema.json").read_text()
+    text = resources.files(__package__).joinpath("campaign.schema.json").read_text()
     return jsonschema.Draft202012Validator(json.loads(text))
 
 

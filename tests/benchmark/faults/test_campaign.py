@@ -4,38 +4,55 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dmlf.benchmark.fault_campaign import Campaign, run_campaign, validate
-from dmlf.benchmark.fault_plans import PlannedRun, plan_runs
+from dmlf.benchmark.faults.campaign import Campaign, run_campaign, validate
+from dmlf.benchmark.faults.plans import PlannedRun, Request, plan_runs
 from dmlf.cli import main
 from dmlf.errors import MetricsError
 from dmlf.runtime.faults import FaultKind, parse_fault
+from dmlf.training.run import train
 
 ALGORITHMS, TRANSPORTS = ("ring", "parameter_server", "tree"), ("queue", "shm", "tcp")
 
 
+def request(
+    runs: int,
+    seed: int,
+    algorithms: tuple[str, ...] = ALGORITHMS,
+    transports: tuple[str, ...] = TRANSPORTS,
+) -> Request:
+    return Request(runs, seed, algorithms, transports)
+
+
 def planned(number: int = 0, fault: str = "kill:rank=1,step=4", **changes: object) -> PlannedRun:
-    (run,) = plan_runs(1, 0, ["ring"], ["queue"])
+    (run,) = plan_runs(request(1, 0, ("ring",), ("queue",)))
     values = {"faults": (parse_fault(fault),), "saves": False, "ends": None, "number": number}
     return replace(run, **(values | changes))
 
 
 def test_plans_are_a_function_of_the_seed() -> None:
-    one = plan_runs(300, 5, ALGORITHMS, TRANSPORTS)
-    assert one == plan_runs(300, 5, ALGORITHMS, TRANSPORTS)
-    assert one[:40] == plan_runs(40, 5, ALGORITHMS, TRANSPORTS)
-    assert one != plan_runs(300, 6, ALGORITHMS, TRANSPORTS)
+    one = plan_runs(request(300, 5))
+    assert one == plan_runs(request(300, 5))
+    assert one[:40] == plan_runs(request(40, 5))
+    assert one != plan_runs(request(300, 6))
 
 
 def test_plans_cover_every_kind_everywhere_before_any_twice() -> None:
-    combinations = 11 * 9 - 3 * 2 - 3  # corrupt over tcp alone, flip without servers alone
-    runs = plan_runs(combinations, 1, ALGORITHMS, TRANSPORTS)
+    combinations = (
+        13 * 9 - 2 * 3 * 2 - 3
+    )  # corrupt and cut over tcp alone, flip without servers alone
+    runs = plan_runs(request(combinations, 1))
     seen = [(run.faults[0].kind, run.config.algorithm, run.config.transport) for run in runs]
     assert len(set(seen)) == combinations
+    # A small campaign has every kind in it.
+    assert {kind for kind, _, _ in seen[: len(FaultKind)]} == set(FaultKind)
     kinds = {(kind, transport) for kind, _, transport in seen}
     assert (FaultKind.CORRUPT, "shm") not in kinds
     assert not any(
@@ -57,7 +74,7 @@ def test_a_campaign_passes_and_its_file_is_checked() -> None:
         planned(1, "raise:rank=0,step=6", saves=True, ends="RemoteError"),
         planned(2, "delay:rank=0,step=4,seconds=0.1"),
     ]
-    content = run_campaign(runs, 0, ["dmlf", "faults"], lines.append)
+    content = run_campaign(runs, request(3, 0), ["dmlf", "faults"], lines.append)
     assert [run["problem"] for run in content["runs"]] == [None] * 3
     assert [len(run["recoveries"]) for run in content["runs"]] == [1, 0, 0]
     assert 0.0 <= content["runs"][0]["detection_s"] < 2.0
@@ -91,6 +108,36 @@ def test_another_final_state_fails() -> None:
     campaign, run = Campaign(), planned()
     campaign._expected[run.config.sha256()] = "0" * 64
     assert "not that of the undisturbed run" in campaign.run(run)["problem"]
+
+
+def test_a_run_that_cannot_be_resumed_fails_and_the_campaign_goes_on() -> None:
+    """It ended with its typed error before there was any checkpoint."""
+    run = planned(fault="raise:rank=0,step=1", saves=True, ends="RemoteError")
+    entry = Campaign().run(run)
+    assert "cannot be resumed" in entry["problem"]
+    assert entry["final_state_sha256"] is None
+
+
+def test_what_a_run_leaves_behind_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign, run = Campaign(), planned()
+    campaign.run(run)
+    held = []
+
+    def careless(*arguments: object, **named: object) -> object:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+        held.append(subprocess.Popen(["sleep", "60"]))
+        return train(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dmlf.benchmark.faults.campaign.train", careless)
+    descriptor: Any
+    try:
+        problem = campaign.run(run)["problem"]
+    finally:
+        descriptor, process = held
+        os.close(descriptor)
+        process.kill()
+        process.wait()
+    assert problem == f"left behind: 1 descriptors; processes {process.pid}"
 
 
 def test_the_verb_writes_and_judges(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from dmlf.checkpoint.strict_json import parse
+from dmlf.strict_json import MAX_DEPTH, parse
 
 
 def test_what_is_json_is_read_exactly() -> None:
@@ -24,3 +26,11 @@ def test_what_is_json_is_read_exactly() -> None:
 def test_anything_else_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         parse(content)
+
+
+def test_depth_counts_brackets_and_not_texts() -> None:
+    parse(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    parse(json.dumps(["[{" * 1000 + '\\"', '"[' * 500]).encode())
+    parse(b"[" + b"[]," * 1000 + b"0]")
+    with pytest.raises(ValueError, match="nested deeper"):
+        parse(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
