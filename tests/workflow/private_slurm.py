@@ -160,9 +160,7 @@ def _configure(folder: Path) -> None:
     key.chmod(0o600)
     # The executor's job step drops SLURM_CONF; on a cluster the configuration is where srun looks.
     srun = folder / "bin" / "srun"
-    srun.write_text(
-        f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {_program("srun")} "$@"\n'
-    )
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {_program("srun")} "$@"\n')
     srun.chmod(0o755)
 
 

@@ -109,7 +109,10 @@ def serial_hash(folder: Path) -> str:
 
 @pytest.mark.parametrize(
     ("profile", "strategy", "world_size", "nodes"),
-    [("slurm", "parameter_server-process_group", 1, 1), ("slurm-nodes", "ring-process_group", 4, 2)],
+    [
+        ("slurm", "parameter_server-process_group", 1, 1),
+        ("slurm-nodes", "ring-process_group", 4, 2),
+    ],
 )
 def test_a_run_is_a_job(
     slurm: PrivateSlurm, checkout: Path, profile: str, strategy: str, world_size: int, nodes: int
