@@ -16,17 +16,28 @@ from mkdocs.structure.files import File, Files
 
 LINK = re.compile(r"(?<!!)\[([^\]\[]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 LANGUAGES = {".py": "python", ".json": "json", ".yaml": "yaml", ".md": "markdown"}
-SHOWN = "---\nsearch:\n  exclude: true\nhide: [toc]\n---\n\n# {path}\n\n`````{language}\n{text}\n`````\n"
+SHOWN = """\
+---
+search:
+  exclude: true
+hide: [toc]
+---
+
+# {path}
+
+`````{language}
+{text}
+`````
+"""
 
 _generated: set[str] = set()
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add a page for every file outside docs/ that is linked to, and for those that these link to."""
+    """Add a page for every file outside docs/ that a page links to, or one of these does."""
     repository = Path(config.config_file_path).parent
-    waiting = [
-        (f"docs/{page.src_uri}", page.content_string) for page in files.documentation_pages()
-    ]
+    pages = files.documentation_pages()
+    waiting = [(f"docs/{page.src_uri}", page.content_string) for page in pages]
     _generated.clear()
     while waiting:
         place, text = waiting.pop()

@@ -60,6 +60,5 @@ def anchors(page: str) -> set[str]:
     """Names by which the page's headings can be linked to."""
     prose = re.sub(r"^```.*?^```$", "", page, flags=re.M | re.S)
     headings = re.findall(r"^#+ (.+)$", prose, re.M)
-    return {
-        re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings
-    }
+    words = (re.sub(r"[^\w\- ]", "", heading).strip() for heading in headings)
+    return {text.lower().replace(" ", "-") for text in words}

@@ -76,9 +76,8 @@ def test_a_tutorial_can_be_followed(name: str, tmp_path: Path) -> None:
         elif block.kind == "sh":
             output = None if block.mark.startswith("slow") else run(block, tmp_path, environment)
         elif block.kind == "text" and output is not None:
-            assert matches(block.text, output), (
-                f"line {block.line}: expected\n{block.text}\n{output}"
-            )
+            said = f"line {block.line}: expected\n{block.text}\n{output}"
+            assert matches(block.text, output), said
 
 
 def test_every_tutorial_is_followed() -> None:

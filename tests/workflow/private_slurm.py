@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,9 +81,9 @@ def private_slurm(folder: Path) -> Iterator[PrivateSlurm]:
     _configure(folder)
     daemons: list[subprocess.Popen[bytes]] = []
     try:
-        munge = [f"--{name}={folder / 'munge'}.{name[:4]}" for name in ("socket", "log-file")]
-        munge += [f"--{name}={folder / 'munge'}.{name[:4]}" for name in ("pid-file", "seed-file")]
-        key = f"--key-file={folder / 'munge.key'}"
+        places = {"socket": "sock", "log-file": "log", "pid-file": "pid", "seed-file": "seed"}
+        munge = [f"--{option}={folder}/munge.{kind}" for option, kind in places.items()]
+        key = f"--key-file={folder}/munge.key"
         daemons.append(_start(slurm, "munged", "--foreground", "--force", key, *munge))
         _wait_for((folder / "munge.sock").exists, daemons)
         daemons.append(_start(slurm, "slurmctld", "-D", "-c"))
@@ -114,7 +114,7 @@ def _program(name: str) -> str | None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now; those of a range must be neighbours, so any are taken."""
+    """Ports of loopback that nobody listens on now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -178,9 +178,8 @@ def _start(slurm: PrivateSlurm, name: str, *arguments: str) -> subprocess.Popen[
         )
 
 
-def _wait_for(ready: object, daemons: list[subprocess.Popen[bytes]]) -> None:
+def _wait_for(ready: Callable[[], bool], daemons: list[subprocess.Popen[bytes]]) -> None:
     """Wait until `ready()`; polls, since Slurm's daemons tell nobody."""
-    assert callable(ready)
     deadline = time.monotonic() + START_S
     while not ready():
         ended = [daemon.args for daemon in daemons if daemon.poll() is not None]

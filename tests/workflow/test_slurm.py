@@ -73,10 +73,10 @@ def snakemake(slurm: PrivateSlurm, folder: Path, profile: str, target: str) -> s
     """Submit one target through a profile; return what Snakemake said."""
     # Two cores per node, and no accounting, so that squeue must say how jobs fare.
     flags = f"--cores {CPUS} --max-threads {CPUS} --slurm-status-command squeue --latency-wait 5"
+    flags += " --slurm-init-seconds-before-status-checks 1 --configfile small.yaml"
+    call = [sys.executable, "-m", "snakemake", "--workflow-profile", profile, *flags.split()]
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--workflow-profile", profile, *flags.split()]
-        + ["--slurm-init-seconds-before-status-checks", "1", "--configfile", "small.yaml"]
-        + ["--", target],
+        [*call, "--", target],
         cwd=folder,
         env={**slurm.environment(), "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder)},
         stdin=subprocess.DEVNULL,
@@ -94,10 +94,9 @@ def snakemake(slurm: PrivateSlurm, folder: Path, profile: str, target: str) -> s
 def serial_hash(folder: Path) -> str:
     """The final state that every run of the small task must reach."""
     flags = "--max-steps 3 --global-batch-size 64 --num-shards 4 --learning-rate 0.1"
-    flags += " --warmup-steps 1 --reduction exact"
+    flags += " --warmup-steps 1 --reduction exact --output serial.json"
     subprocess.run(
-        [sys.executable, "-m", "dmlf", "train", "--task", "synthetic", *flags.split()]
-        + ["--output", "serial.json"],
+        [sys.executable, "-m", "dmlf", "train", "--task", "synthetic", *flags.split()],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder)},
         stdout=subprocess.DEVNULL,
