@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,11 @@ NEEDS = {
 }
 
 
-def make_checkout(folder: Path) -> dict[str, str]:
-    """Copy what a reader has into `folder`; return the environment that a reader works in."""
+def make_checkout(folder: Path, temporary: Path) -> dict[str, str]:
+    """Copy what a reader has into `folder`; return the environment that a reader works in.
+
+    temporary: a folder with a short path, whose measuring lock nobody else of this host holds.
+    """
     for name in ("Snakefile", "config.yaml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, folder / name)
     for name in ("dmlf", "profiles", "workflow"):
@@ -42,6 +47,7 @@ def make_checkout(folder: Path) -> dict[str, str]:
         "PYTHONPATH": str(folder),
         "XDG_CACHE_HOME": str(folder / ".cache"),
         "COLUMNS": "100",
+        "TMPDIR": str(temporary),
     }
 
 
@@ -63,12 +69,18 @@ def run(block: Block, folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", sorted(NEEDS))
-def test_a_tutorial_can_be_followed(name: str, tmp_path: Path) -> None:
+def test_a_tutorial_can_be_followed(name: str, tmp_path: Path, short_path: Path) -> None:
     for module in NEEDS[name]:
         pytest.importorskip(module)
-    environment = make_checkout(tmp_path)
+    environment = make_checkout(tmp_path, short_path)
     output = None
     for block in blocks((TUTORIALS / f"{name}.md").read_text()):
         if block.title is not None:

@@ -33,6 +33,8 @@ class PrivateSlurm:
             **os.environ,
             "SLURM_CONF": str(self.folder / "slurm.conf"),
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            # Also for the measuring lock, which others of this host may hold for long.
+            "TMPDIR": str(self.folder / "tmp"),
         }
 
     def ask(self, *command: str) -> str:
@@ -153,7 +155,7 @@ def _configure(folder: Path) -> None:
         lines.append(f"NodeName={node} {place} CPUs={CPUS} RealMemory=1024 State=UNKNOWN")
     (folder / "slurm.conf").write_text("\n".join(lines) + "\n")
     (folder / "cgroup.conf").write_text("CgroupPlugin=autodetect\n")
-    for name in ("state", "bin", *(f"spool-{node}" for node in NODES)):
+    for name in ("state", "bin", "tmp", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir()
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
