@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,7 +55,7 @@ def make_checkout(folder: Path, temporary: Path) -> dict[str, str]:
 
 def run(block: Block, folder: Path, environment: dict[str, str]) -> str:
     """Run a block's commands as one script; return what they print."""
-    done = subprocess.run(
+    script = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", block.text],
         cwd=folder,
         env=environment,
@@ -61,12 +63,16 @@ def run(block: Block, folder: Path, environment: dict[str, str]) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=TIMEOUT_S,
-        check=False,
+        start_new_session=True,
     )
-    failed = done.returncode != 0
-    assert failed == (block.mark == "fails"), f"line {block.line}: {block.text}\n{done.stdout}"
-    return done.stdout
+    try:
+        output, _ = script.communicate(timeout=TIMEOUT_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(script.pid, signal.SIGKILL)
+    failed = script.returncode != 0
+    assert failed == (block.mark == "fails"), f"line {block.line}: {block.text}\n{output}"
+    return output
 
 
 @pytest.fixture
