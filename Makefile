@@ -5,15 +5,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format
+.PHONY: help run test check format docs
 
 help:
 	@echo "make run      build every result, figure and the report (report/report.html)"
 	@echo "make test     run the tests"
 	@echo "make check    lint and type-check, change nothing"
 	@echo "make format   format the code"
+	@echo "make docs     build the documentation site (site/index.html)"
 	@echo "PYTHON=...    the Python to build $(VENV) with, 3.11 or later (now: $(PYTHON))"
 
 # A command of its own and no shell line, so that a signal to make reaches Snakemake itself.
@@ -34,6 +36,14 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile workflow
+
+# The theme's note that MkDocs will end one day is for us, not for those who build.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	@touch $@
 
 # The stamp comes last: an interrupted installation is started again.
 $(INSTALLED): pyproject.toml constraints.txt

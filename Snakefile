@@ -43,6 +43,28 @@ include: "workflow/rules/plots.smk"
 include: "workflow/rules/report.smk"
 
 
+# What is neither measured nor long runs beside Snakemake, also where runs are jobs of a cluster.
+localrules:
+    all,
+    train,
+    plots,
+    data,
+    sources,
+    expected,
+    gather,
+    gather_partial,
+    verify,
+    equality,
+    plot,
+    plot_partial,
+    plot_record,
+    plot_record_partial,
+    plot_step,
+    projection,
+    report,
+    partial_report,
+
+
 rule all:
     default_target: True
     input:

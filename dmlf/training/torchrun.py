@@ -53,8 +53,16 @@ def run_as_member(config: RunConfig, job: RankJob) -> list[RankReport]:
         )
     signal_on_parent_death(signal.SIGTERM)
     limit_threads(config.threads_per_rank)
+    import torch.distributed as dist
+
+    found = dist.is_initialized()
     report = run_rank(rank, replace(job, endpoint=GroupEndpoint(rank, size)))
-    return [report_from_json(text) for text in _gather(size, report_to_json(report))]
+    texts = _gather(size, report_to_json(report))
+    if not found:
+        # A group that is left to the end of the process aborts it now and then: its threads are
+        # still at work while the interpreter goes.
+        dist.destroy_process_group()
+    return [report_from_json(text) for text in texts]
 
 
 def _gather(size: int, text: str) -> list[str]:

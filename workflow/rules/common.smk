@@ -21,6 +21,8 @@ shell.prefix(f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).par
 # What dmlf has registered can be asked for by name with no edit here.
 PROTOCOL_STRATEGIES = [f"{name}-{transport}" for name in registry() for transport in TRANSPORTS]
 NATIVE = "native-process_group"
+GROUP_STRATEGIES = [*(f"{name}-process_group" for name in registry()), NATIVE]
+OWN_PROCESSES = [name for name in PROTOCOL_STRATEGIES if name not in GROUP_STRATEGIES]
 STRATEGIES = ["serial", *PROTOCOL_STRATEGIES, NATIVE, "ddp-gloo", UNSYNCHRONIZED]
 
 RUN = "{task}/{strategy}/{reduction}/world_size={world_size}/seed={seed}/rep={rep}"

@@ -71,6 +71,13 @@ def flags(run):
     return shlex.join(words)
 
 
+def num_processes(run):
+    """Workers and servers of a run: as many processes as its group has."""
+    config = run_config(run)
+    algorithm = registry().get(config.algorithm)
+    return config.world_size + (algorithm.server_count(config.num_servers) if algorithm else 0)
+
+
 def replay_flags(wildcards):
     """Flags of the runs that a replay stands for: the first repeat, over any one transport."""
     strategy = f"{wildcards.algorithm}-{next(iter(TRANSPORTS))}"

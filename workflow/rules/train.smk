@@ -18,7 +18,7 @@ rule train_protocol:
     log:
         f"logs/train/{RUN}.log",
     wildcard_constraints:
-        strategy=one_of(PROTOCOL_STRATEGIES),
+        strategy=one_of(OWN_PROCESSES),
     priority: measuring_priority
     conda:
         "../envs/dmlf.yaml"
@@ -38,11 +38,6 @@ use rule train_protocol as train_serial with:
         world_size="1",
 
 
-use rule train_protocol as train_native with:
-    wildcard_constraints:
-        strategy=NATIVE,
-
-
 use rule train_protocol as train_ddp with:
     wildcard_constraints:
         strategy="ddp-gloo",
@@ -53,6 +48,36 @@ use rule train_protocol as train_unsynchronized with:
     wildcard_constraints:
         strategy=UNSYNCHRONIZED,
         reduction="float32",
+
+
+# The group of these runs is torch.distributed's, which a cluster starts: profiles/slurm replaces the
+# launcher by torchrun. Where it is Python, dmlf starts the processes of the group itself.
+rule train_process_group:
+    input:
+        data="results/data/{task}.json",
+        sources="results/sources/training.sha256",
+        own_task=own_task_source,
+    output:
+        METRICS_PATH,
+    log:
+        f"logs/train/{RUN}.log",
+    wildcard_constraints:
+        strategy=one_of(GROUP_STRATEGIES),
+    priority: measuring_priority
+    conda:
+        "../envs/dmlf.yaml"
+    threads: lambda wildcards: workflow.cores
+    resources:
+        timeout_s=config["run"]["timeout_s"],
+        nodes=1,
+        launcher="python",
+    params:
+        flags=lambda wildcards: flags(run_of(wildcards)),
+        num_processes=lambda wildcards: num_processes(run_of(wildcards)),
+    shell:
+        "num_processes={params.num_processes}; nodes={resources.nodes}; threads={threads};"
+        " exec {resources.launcher} -m dmlf train {params.flags} --timeout-s {resources.timeout_s}"
+        " --exclusive --end-with-parent --output {output} > {log} 2>&1"
 
 
 rule replay:
