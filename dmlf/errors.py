@@ -3,6 +3,7 @@
 DmlfError
 |-- ConfigError              a value that the user gave (key, value, allowed)
 |-- DependencyMissing        an optional package is absent or broken (package, reason, install)
+|-- PluginError              a plug-in is broken, or claims a taken name (kind, name, owner)
 |-- DatasetError             a data file is absent, damaged or not what it claims (path)
 |-- ProtocolError            a message or a call breaks the protocol (rank, expected, received)
 |   |-- GenerationMismatch
@@ -78,6 +79,20 @@ class DependencyMissing(DmlfError):
         self.reason = reason
         self.install = install
         super().__init__(f"{package} is needed but {reason}; install it with: {install}")
+
+
+class PluginError(DmlfError):
+    """An algorithm, task or transport of somebody else cannot be used.
+
+    kind: what it would be. owner: the distribution, or module, that claims the name.
+    """
+
+    def __init__(self, kind: str, name: str, owner: str, problem: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.owner = owner
+        self.problem = problem
+        super().__init__(f"{kind} {name!r} of {owner}: {problem}")
 
 
 class DatasetError(DmlfError):

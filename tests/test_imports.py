@@ -18,6 +18,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "dmlf"
 ROOMS = (
     "errors",
+    "plugins",
     "config",
     "env",
     "protocol",
@@ -29,6 +30,7 @@ ROOMS = (
     "tasks",
     "training",
     "benchmark",
+    "conformance",
     "cli",
 )
 PACKAGE_ROOT = ("__init__", "__main__")  # the public names and `python -m dmlf`
@@ -97,7 +99,7 @@ def violations(path: Path, source: str) -> list[str]:
             is_root = target not in ROOMS  # it re-exports other rooms, so only the last may ask it
             if target not in (room, *before) and not (is_root and room == ROOMS[-1]):
                 found.append(f"{where}:{item.line}: {room} may not import {item.module}")
-            if room == "protocol" and target not in ("protocol", "errors"):
+            if room == "protocol" and target not in ("protocol", "errors", "plugins"):
                 found.append(f"{where}:{item.line}: protocol is pure, so no {item.module}")
         elif room == "protocol" and item.top not in sys.stdlib_module_names:
             found.append(f"{where}:{item.line}: protocol is pure, so no {item.module}")

@@ -1,8 +1,8 @@
 """Recompute what can be recomputed of a folder of results, and say what does not hold.
 
-For every metrics.json: schema, path against configuration, hash of the configuration, sources and
-pinned dependencies against the tree that verifies, the correctness check (serial replay, or one
-final hash for all exact runs of a task and seed), and its transcript if there is one.
+For every metrics.json: schema, path against configuration, hash of the configuration, sources,
+plug-ins and pinned dependencies against the tree that verifies, the correctness check (serial
+replay, or one final hash for all exact runs of a task and seed), and its transcript if any.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dmlf.benchmark.table import RunRow
 from dmlf.benchmark.transcript_file import NAME, read_transcript
 from dmlf.config import RunConfig
 from dmlf.errors import DmlfError, MetricsError
+from dmlf.training.plugged import plugged_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ def _stale(path: Path, sources: str, pins: str | None) -> str | None:
         return "config_sha256 is not the hash of its configuration"
     if provenance["source_sha256"] != sources:
         return "was made by other sources of dmlf than these; run it again"
+    if provenance.get("plugins", []) != plugged_into(RunConfig.from_mapping(metrics["config"])):
+        return "was made by another version of a plug-in than is installed; run it again"
     if pins is not None and provenance["constraints_sha256"] not in (None, pins):
         return "was made with other pinned dependencies than these; run it again"
     if not path.with_name(NAME).exists():

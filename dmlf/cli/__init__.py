@@ -21,6 +21,7 @@ from dmlf.cli import (
     evidence,
     faults,
     hosts,
+    plugins,
     projection,
     protocols,
     training,
@@ -49,12 +50,13 @@ def make_parser() -> argparse.ArgumentParser:
         hosts,
         checkpoint,
         faults,
-        protocols,
         collective,
         evidence,
         projection,
         benchmark,
         compare,
+        plugins,
+        protocols,  # last: a plug-in's name must not take a verb's
     ):
         family.add_verbs(verbs)
     return parser

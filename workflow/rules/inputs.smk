@@ -21,7 +21,15 @@ TELLING = [
 ]
 OTHER_VERBS = [
     f"cli/{name}.py"
-    for name in ("evidence", "projection", "protocol_check", "protocols", "run_flags", "training")
+    for name in (
+        "evidence",
+        "plugins",
+        "projection",
+        "protocol_check",
+        "protocols",
+        "run_flags",
+        "training",
+    )
 ]
 COLLECTIVES_ONLY = ["benchmark/collective/*", "cli/collective.py"]
 PROJECTING = [
@@ -31,6 +39,7 @@ PROJECTING = [
     "simulation/*",
 ]
 APART = [
+    "conformance/*",
     "benchmark/compare/*",
     "benchmark/diff.py",
     "benchmark/verify.py",
@@ -42,7 +51,13 @@ SOURCES_LEFT_OUT = {
     "collective": AFTER_COLLECTIVES,
     "gathering": [*COLLECTIVES_ONLY, *SUMMING_UP, *DRAWING, *TELLING, *PROJECTING, *APART],
     "plotting": [*TELLING, *APART],
-    "projecting": [*TELLING, "benchmark/compare/*", "cli/compare.py"],
+    "projecting": [
+        *TELLING,
+        "benchmark/compare/*",
+        "cli/compare.py",
+        "cli/plugins.py",
+        "conformance/*",
+    ],
     "reporting": APART,
 }
 
