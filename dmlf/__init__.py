@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from dmlf.tasks import Dataset as Dataset
     from dmlf.tasks import NumpyTask as NumpyTask
     from dmlf.tasks import TorchTask as TorchTask
+    from dmlf.tasks import register_task as register_task
     from dmlf.training.interceptor import GradientInterceptor as GradientInterceptor
     from dmlf.training.run import train as train
+    from dmlf.transport import register_transport as register_transport
 
 _HOMES = {
     "ConfigError": "dmlf.errors",
@@ -29,6 +31,8 @@ _HOMES = {
     "RunConfig": "dmlf.config",
     "TorchTask": "dmlf.tasks",
     "exact_sum": "dmlf.numerics",
+    "register_task": "dmlf.tasks",
+    "register_transport": "dmlf.transport",
     "train": "dmlf.training.run",
 }
 
@@ -41,6 +45,8 @@ __all__ = [
     "RunConfig",
     "TorchTask",
     "exact_sum",
+    "register_task",
+    "register_transport",
     "train",
 ]
 

@@ -70,8 +70,8 @@ class Origin:
         return sorted(path for folder in folders for path in source_files(folder))
 
     def sha256(self) -> str:
-        """Hash of the version and of the names and contents of `files`."""
-        digest = hashlib.sha256(f"{self.distribution}\n{self.version}\n".encode())
+        """Hash of the names and contents of `files`."""
+        digest = hashlib.sha256()
         files = self.files()
         parents = [path.parent for path in files]
         top = min(parents, key=lambda path: len(path.parts)) if parents else Path()
@@ -137,7 +137,7 @@ class Registry(Mapping[str, T], Generic[T]):
             claims.insert(0, _OWN)
         if len(claims) > 1:
             others = [claim for claim in claims if claim != _OWN]
-            problem = f"{' and '.join(claims)} have a {self.kind} of this name; uninstall " + (
+            problem = f"{' and '.join(claims)} all have one of this name; uninstall " + (
                 f"{others[0]}, or have its authors rename it"
                 if len(others) == 1
                 else f"all but one of {', '.join(others)}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
 from dmlf.conformance.driving import groups
-from dmlf.conformance.groups import links, transports
+from dmlf.conformance.groups import FAILED, links, transports
 from dmlf.conformance.leftovers import nothing_left_behind as nothing_left_behind
 from dmlf.conformance.leftovers import warm_fork_server as warm_fork_server
 from dmlf.protocol import registry
@@ -23,6 +25,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             metavar="NAME",
             help=f"run the conformance tests on this {kind}; may be given several times",
         )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell the fixtures of a test whether it failed."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

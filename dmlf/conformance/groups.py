@@ -16,6 +16,9 @@ from dmlf.transport.emulated import EmulatedLink, emulate
 _NEEDS_TORCH = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch.distributed"
 )
+FAILED = pytest.StashKey[bool]()
+"""Whether a test has failed, for its fixtures."""
+
 EMULATED = EmulatedLink(latency_s=1e-4, bandwidth_bits_per_s=2e10)
 """As fast as none for most sizes, waited for with large ones."""
 
