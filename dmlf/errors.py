@@ -31,6 +31,7 @@ DmlfError
 |-- RunInterrupted           a signal stopped the run between two steps (number, step, folder)
 |-- MetricsError             a metrics file is not valid (path, field)
 |-- TranscriptError          a transcript is truncated, altered or of another run (path)
+|-- UnsupportedState         a value that no checkpoint can keep (item, found)
 |-- CheckpointError          (path, problem)
 |   |-- CheckpointCorrupt    a checkpoint is incomplete, damaged or not what it claims
 |   |-- CheckpointMismatch   a whole checkpoint, of another run
@@ -332,6 +333,18 @@ class TranscriptError(DmlfError):
         super().__init__(f"{path}: {problem}")
 
 
+class UnsupportedState(DmlfError):
+    """A value that was to be saved cannot be kept; nothing was written. item: where it stands."""
+
+    def __init__(self, item: str, found: str) -> None:
+        self.item = item
+        self.found = found
+        super().__init__(
+            f"{item}: {found}, which a checkpoint cannot keep; leave it out, or put numbers, "
+            "text, lists, dicts, numpy arrays or torch tensors in its place"
+        )
+
+
 class CheckpointError(DmlfError):
     """Something is wrong with a checkpoint or a folder of checkpoints."""
 
@@ -361,7 +374,9 @@ class NoValidCheckpoint(CheckpointError):
         reasons = "; ".join(str(error) for error in self.rejected)
         problem = f"no usable checkpoint among {len(self.rejected)}: {reasons}"
         if not self.rejected:
-            problem = "no checkpoint to go on from; start without --resume, or name its folder"
+            problem = (
+                "no checkpoint to go on from; start anew, without --resume, or name its folder"
+            )
         super().__init__(path, problem)
 
 

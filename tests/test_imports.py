@@ -27,6 +27,7 @@ ROOMS = (
     "transport",
     "runtime",
     "checkpoint",
+    "state",
     "tasks",
     "training",
     "benchmark",
@@ -35,7 +36,7 @@ ROOMS = (
 )
 PACKAGE_ROOT = ("__init__", "__main__")  # the public names and `python -m dmlf`
 TORCH = ("torch", "torchvision")
-TORCH_FREE_AT_IMPORT = ("numerics", "simulation", "checkpoint", "tasks")
+TORCH_FREE_AT_IMPORT = ("numerics", "simulation", "checkpoint", "state", "tasks")
 HEAVY = ("torch", "torchvision", "snakemake", "pandas", "matplotlib", "safetensors")
 
 

@@ -59,7 +59,10 @@ def test_what_is_not_used_is_not_even_loaded(site: Path, tmp_path: Path) -> None
         (["--algorithm", "raises"], ["'raises' of raises", "RuntimeError: planted", "uninstall"]),
         (["--algorithm", "leaves"], ["'leaves' of leaves", "SystemExit", "uninstall"]),
         (["--algorithm", "ring", "--transport", "absent"], ["of absent", "no_such_module"]),
-        (["--task", "silent", "--algorithm", "ring"], ["'silent' of silent", "registers no task", "@register_task"]),
+        (
+            ["--task", "silent", "--algorithm", "ring"],
+            ["'silent' of silent", "registers no task", "@register_task"],
+        ),
         (["--algorithm", "tree"], ["'tree' of taker", "dmlf and taker", "uninstall taker"]),
         (["--algorithm", "twin"], ["first-of-two and second-of-two", "uninstall all but one"]),
         (["--algorithm", "thief"], ["'thief' of thief", "'tree'", "registered already"]),
