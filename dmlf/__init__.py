@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from dmlf.config import RunConfig as RunConfig
     from dmlf.errors import ConfigError as ConfigError
     from dmlf.errors import DmlfError as DmlfError
+    from dmlf.errors import NoCheckpoint as NoCheckpoint
+    from dmlf.errors import NoValidCheckpoint as NoValidCheckpoint
     from dmlf.numerics import exact_sum as exact_sum
+    from dmlf.state import ElasticSampler as ElasticSampler
+    from dmlf.state import LoadedState as LoadedState
+    from dmlf.state import load as load
+    from dmlf.state import save as save
     from dmlf.tasks import Dataset as Dataset
     from dmlf.tasks import NumpyTask as NumpyTask
     from dmlf.tasks import TorchTask as TorchTask
@@ -26,13 +32,19 @@ _HOMES = {
     "ConfigError": "dmlf.errors",
     "Dataset": "dmlf.tasks",
     "DmlfError": "dmlf.errors",
+    "ElasticSampler": "dmlf.state",
     "GradientInterceptor": "dmlf.training.interceptor",
+    "LoadedState": "dmlf.state",
+    "NoCheckpoint": "dmlf.errors",
+    "NoValidCheckpoint": "dmlf.errors",
     "NumpyTask": "dmlf.tasks",
     "RunConfig": "dmlf.config",
     "TorchTask": "dmlf.tasks",
     "exact_sum": "dmlf.numerics",
+    "load": "dmlf.state",
     "register_task": "dmlf.tasks",
     "register_transport": "dmlf.transport",
+    "save": "dmlf.state",
     "train": "dmlf.training.run",
 }
 
@@ -40,13 +52,19 @@ __all__ = [
     "ConfigError",
     "Dataset",
     "DmlfError",
+    "ElasticSampler",
     "GradientInterceptor",
+    "LoadedState",
+    "NoCheckpoint",
+    "NoValidCheckpoint",
     "NumpyTask",
     "RunConfig",
     "TorchTask",
     "exact_sum",
+    "load",
     "register_task",
     "register_transport",
+    "save",
     "train",
 ]
 

@@ -37,6 +37,7 @@ DmlfError
 |   |-- CheckpointMismatch   a whole checkpoint, of another run
 |   |-- CheckpointWriteError a checkpoint could not be written; earlier ones are as they were
 |   `-- NoValidCheckpoint    a run is to go on, and no checkpoint can be used (rejected)
+|       `-- NoCheckpoint     there is none at all, to load a user's own loop from
 `-- SimulationFailure        an invariant broke under simulation (invariant, seed, schedule)
 
 A message says what was wrong, where, and what to do; programs read the fields instead.
@@ -374,10 +375,15 @@ class NoValidCheckpoint(CheckpointError):
         reasons = "; ".join(str(error) for error in self.rejected)
         problem = f"no usable checkpoint among {len(self.rejected)}: {reasons}"
         if not self.rejected:
-            problem = (
-                "no checkpoint to go on from; start anew, without --resume, or name its folder"
-            )
+            problem = "no checkpoint to go on from; start without --resume, or name its folder"
         super().__init__(path, problem)
+
+
+class NoCheckpoint(NoValidCheckpoint):
+    """There is none at all, not even a damaged one: a user's own loop may begin anew."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, ())
 
 
 class SimulationFailure(DmlfError):

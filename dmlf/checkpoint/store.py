@@ -92,8 +92,8 @@ class CheckpointStore:
 
     keep: how many of the newest valid checkpoints stay. Opening makes the folder, locks it, and
     verifies in full what is there, but for `verified`: what an earlier store of this process
-    returned from its method of that name. The kernel frees the lock when the process ends, however it
-    does, and with it those that were forked from it since, which share the lock. Raises
+    returned from its method of that name. The kernel frees the lock when the process ends, however
+    it does, and with it those that were forked from it since, which share the lock. Raises
     CheckpointWriteError where another process writes here, and CheckpointMismatch where the folder
     holds a checkpoint of another run.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlf.checkpoint import Loaded, OwnLoop, load_newest
-from dmlf.errors import CheckpointCorrupt, CheckpointError, CheckpointMismatch, NoValidCheckpoint
+from dmlf.errors import CheckpointCorrupt, CheckpointError, CheckpointMismatch, NoCheckpoint
 from dmlf.state import random_state as global_random
 from dmlf.state.items import Group, restore
 from dmlf.state.tree import Unpacker
@@ -39,14 +39,14 @@ def load(
 
     Every byte of the checkpoint is verified, and everything decoded, before the first item is
     touched. Newer checkpoints that are damaged are passed over, with a line each on standard error.
-    Raises NoValidCheckpoint, also where there is none at all (`rejected` is then empty), and
+    Raises NoCheckpoint where there is none at all, NoValidCheckpoint where none can be used, and
     CheckpointMismatch where the checkpoint has no such item, or an item refuses its state; items
     named before that one have theirs then.
     """
     place = Path(folder).absolute()
     loaded = load_newest(place, OwnLoop())
     if loaded is None:
-        raise NoValidCheckpoint(str(place), ())
+        raise NoCheckpoint(str(place))
     for error in loaded.rejected:
         print(f"dmlf: passed over {error}", file=sys.stderr)
     saved, state, kept = _decoded(loaded)
