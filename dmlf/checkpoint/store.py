@@ -30,6 +30,7 @@ reordered; Rebello et al., "Can applications recover from fsync failures?", USEN
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import stat
 from collections.abc import Collection, Sequence
@@ -114,7 +115,7 @@ class CheckpointStore:
         self._keep = keep
         self._files = files
         self._draft: tuple[Path, RunState] | None = None
-        self._source_sha256 = source_sha256()
+        self._source_sha256 = _sources_of_this_process()
         try:
             self._make_folder()
             self._lock = _lock(self._folder)
@@ -308,6 +309,11 @@ class CheckpointStore:
                 break
             with suppress(PermissionError):
                 self._files.sync_folder(path)
+
+
+@functools.cache  # what runs does not change with the files, and reading them takes 20 ms
+def _sources_of_this_process() -> str:
+    return source_sha256()
 
 
 def _lock(folder: Path) -> int:
