@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from dmlf.config import RunConfig as RunConfig
     from dmlf.errors import ConfigError as ConfigError
     from dmlf.errors import DmlfError as DmlfError
+    from dmlf.errors import NoCheckpoint as NoCheckpoint
+    from dmlf.errors import NoValidCheckpoint as NoValidCheckpoint
     from dmlf.group import Group as Group
     from dmlf.group import all_gather as all_gather
     from dmlf.group import all_reduce as all_reduce
@@ -25,17 +27,27 @@ if TYPE_CHECKING:
     from dmlf.group import shutdown as shutdown
     from dmlf.group import world_size as world_size
     from dmlf.numerics import exact_sum as exact_sum
+    from dmlf.state import ElasticSampler as ElasticSampler
+    from dmlf.state import LoadedState as LoadedState
+    from dmlf.state import load as load
+    from dmlf.state import save as save
     from dmlf.tasks import Dataset as Dataset
     from dmlf.tasks import NumpyTask as NumpyTask
     from dmlf.tasks import TorchTask as TorchTask
+    from dmlf.tasks import register_task as register_task
     from dmlf.training.interceptor import GradientInterceptor as GradientInterceptor
     from dmlf.training.run import train as train
+    from dmlf.transport import register_transport as register_transport
 
 _HOMES = {
     "ConfigError": "dmlf.errors",
     "Dataset": "dmlf.tasks",
     "DmlfError": "dmlf.errors",
+    "ElasticSampler": "dmlf.state",
     "GradientInterceptor": "dmlf.training.interceptor",
+    "LoadedState": "dmlf.state",
+    "NoCheckpoint": "dmlf.errors",
+    "NoValidCheckpoint": "dmlf.errors",
     "NumpyTask": "dmlf.tasks",
     "RunConfig": "dmlf.config",
     "TorchTask": "dmlf.tasks",
@@ -51,6 +63,10 @@ _HOMES = {
     "rank": "dmlf.group",
     "shutdown": "dmlf.group",
     "world_size": "dmlf.group",
+    "load": "dmlf.state",
+    "register_task": "dmlf.tasks",
+    "register_transport": "dmlf.transport",
+    "save": "dmlf.state",
     "train": "dmlf.training.run",
 }
 
@@ -58,8 +74,12 @@ __all__ = [
     "ConfigError",
     "Dataset",
     "DmlfError",
+    "ElasticSampler",
     "GradientInterceptor",
     "Group",
+    "LoadedState",
+    "NoCheckpoint",
+    "NoValidCheckpoint",
     "NumpyTask",
     "RunConfig",
     "TorchTask",
@@ -71,7 +91,11 @@ __all__ = [
     "init",
     "is_initialized",
     "launch",
+    "load",
     "rank",
+    "register_task",
+    "register_transport",
+    "save",
     "shutdown",
     "train",
     "world_size",

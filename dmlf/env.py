@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from dmlf.errors import DependencyMissing
+from dmlf.plugins import source_files
 
 _PACKAGE = Path(__file__).resolve().parent
 _COMMAND_TIMEOUT_S = 5.0
@@ -54,6 +55,7 @@ AFTER_A_RUN = (
     "benchmark/table.py",
     "benchmark/targets.py",
     "benchmark/verify.py",
+    "conformance/*",
     "cli/benchmark.py",
     "cli/checkpoint.py",
     "cli/collective.py",
@@ -61,6 +63,7 @@ AFTER_A_RUN = (
     "cli/evidence.py",
     "cli/faults.py",
     "cli/overhead.py",
+    "cli/plugins.py",
     "cli/projection.py",
     "cli/protocol_check.py",
     "cli/protocols.py",
@@ -130,6 +133,11 @@ def require_torchvision() -> Any:
     return _require("torchvision", package="torchvision", extra="torch")
 
 
+def require_pytest() -> Any:
+    """Return the module pytest. Raises DependencyMissing."""
+    return _require("pytest", package="pytest", extra="conformance")
+
+
 def require_mpi() -> Any:
     """Return the module mpi4py.MPI; MPI is initialised by that. Raises DependencyMissing."""
     return _require("mpi4py.MPI", package="mpi4py", extra="mpi")
@@ -197,13 +205,8 @@ def source_sha256(left_out: Sequence[str] = AFTER_A_RUN) -> str:
     """
     digest = hashlib.sha256()
     for relative in sorted(
-        path.relative_to(_PACKAGE).as_posix() for path in _PACKAGE.rglob("*") if path.is_file()
+        path.relative_to(_PACKAGE).as_posix() for path in source_files(_PACKAGE)
     ):
-        parts = relative.split("/")
-        if "__pycache__" in parts or any(part.startswith(".") for part in parts):
-            continue
-        if relative.endswith((".pyc", ".md")):
-            continue
         if any(fnmatch.fnmatchcase(relative, pattern) for pattern in left_out):
             continue
         content = (_PACKAGE / relative).read_bytes()

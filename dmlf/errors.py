@@ -3,6 +3,7 @@
 DmlfError
 |-- ConfigError              a value that the user gave (key, value, allowed)
 |-- DependencyMissing        an optional package is absent or broken (package, reason, install)
+|-- PluginError              a plug-in is broken, or claims a taken name (kind, name, owner)
 |-- DatasetError             a data file is absent, damaged or not what it claims (path)
 |-- ProtocolError            a message or a call breaks the protocol (rank, expected, received)
 |   |-- GenerationMismatch
@@ -33,11 +34,13 @@ DmlfError
 |-- RunInterrupted           a signal stopped the run between two steps (number, step, folder)
 |-- MetricsError             a metrics file is not valid (path, field)
 |-- TranscriptError          a transcript is truncated, altered or of another run (path)
+|-- UnsupportedState         a value that no checkpoint can keep (item, found)
 |-- CheckpointError          (path, problem)
 |   |-- CheckpointCorrupt    a checkpoint is incomplete, damaged or not what it claims
 |   |-- CheckpointMismatch   a whole checkpoint, of another run
 |   |-- CheckpointWriteError a checkpoint could not be written; earlier ones are as they were
 |   `-- NoValidCheckpoint    a run is to go on, and no checkpoint can be used (rejected)
+|       `-- NoCheckpoint     there is none at all, to load a user's own loop from
 `-- SimulationFailure        an invariant broke under simulation (invariant, seed, schedule)
 
 A message says what was wrong, where, and what to do; programs read the fields instead.
@@ -81,6 +84,20 @@ class DependencyMissing(DmlfError):
         self.reason = reason
         self.install = install
         super().__init__(f"{package} is needed but {reason}; install it with: {install}")
+
+
+class PluginError(DmlfError):
+    """An algorithm, task or transport of somebody else cannot be used.
+
+    kind: what it would be. owner: the distribution, or module, that claims the name.
+    """
+
+    def __init__(self, kind: str, name: str, owner: str, problem: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.owner = owner
+        self.problem = problem
+        super().__init__(f"{kind} {name!r} of {owner}: {problem}")
 
 
 class DatasetError(DmlfError):
@@ -355,6 +372,18 @@ class TranscriptError(DmlfError):
         super().__init__(f"{path}: {problem}")
 
 
+class UnsupportedState(DmlfError):
+    """A value that was to be saved cannot be kept; nothing was written. item: where it stands."""
+
+    def __init__(self, item: str, found: str) -> None:
+        self.item = item
+        self.found = found
+        super().__init__(
+            f"{item}: {found}, which a checkpoint cannot keep; leave it out, or put numbers, "
+            "text, lists, dicts, numpy arrays or torch tensors in its place"
+        )
+
+
 class CheckpointError(DmlfError):
     """Something is wrong with a checkpoint or a folder of checkpoints."""
 
@@ -386,6 +415,13 @@ class NoValidCheckpoint(CheckpointError):
         if not self.rejected:
             problem = "no checkpoint to go on from; start without --resume, or name its folder"
         super().__init__(path, problem)
+
+
+class NoCheckpoint(NoValidCheckpoint):
+    """There is none at all, not even a damaged one: a user's own loop may begin anew."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, ())
 
 
 class SimulationFailure(DmlfError):

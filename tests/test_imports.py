@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dmlf"
 ROOMS = (
     "errors",
     "strict_json",
+    "plugins",
     "config",
     "env",
     "protocol",
@@ -28,14 +29,16 @@ ROOMS = (
     "runtime",
     "group",
     "checkpoint",
+    "state",
     "tasks",
     "training",
     "benchmark",
+    "conformance",
     "cli",
 )
 PACKAGE_ROOT = ("__init__", "__main__")  # the public names and `python -m dmlf`
 TORCH = ("torch", "torchvision")
-TORCH_FREE_AT_IMPORT = ("numerics", "simulation", "group", "checkpoint", "tasks")
+TORCH_FREE_AT_IMPORT = ("numerics", "simulation", "group", "checkpoint", "state", "tasks")
 HEAVY = ("torch", "torchvision", "snakemake", "pandas", "matplotlib", "safetensors")
 
 
@@ -99,7 +102,7 @@ def violations(path: Path, source: str) -> list[str]:
             is_root = target not in ROOMS  # it re-exports other rooms, so only the last may ask it
             if target not in (room, *before) and not (is_root and room == ROOMS[-1]):
                 found.append(f"{where}:{item.line}: {room} may not import {item.module}")
-            if room == "protocol" and target not in ("protocol", "errors"):
+            if room == "protocol" and target not in ("protocol", "errors", "plugins"):
                 found.append(f"{where}:{item.line}: protocol is pure, so no {item.module}")
         elif room == "protocol" and item.top not in sys.stdlib_module_names:
             found.append(f"{where}:{item.line}: protocol is pure, so no {item.module}")

@@ -16,6 +16,7 @@ from dmlf.benchmark.schema import validate
 from dmlf.benchmark.steps import StepSummary, summarise_steps
 from dmlf.env import AFTER_A_RUN
 from dmlf.errors import ConfigError, MetricsError
+from dmlf.training.plugged import plugged_into
 from dmlf.training.result import RankReport, RunResult
 from dmlf.training.state import RankState, entries_sha256
 
@@ -66,7 +67,14 @@ def build_metrics(
         "schema_version": SCHEMA_VERSION,
         "status": "completed",
         "config": config.as_mapping(),
-        "provenance": provenance(config, argv, constraints, result.started_at, result.finished_at),
+        "provenance": provenance(
+            config,
+            argv,
+            constraints,
+            result.started_at,
+            result.finished_at,
+            plugins=plugged_into(config),
+        ),
         "environment": environment,
         "seeds": {"seed": config.seed, "derivation": SEED_DERIVATION},
         "timing": _timing(result, per_rank, summary, environment),
@@ -99,8 +107,13 @@ def provenance(
     started_at: datetime,
     finished_at: datetime,
     sources_left_out: Sequence[str] = AFTER_A_RUN,
+    plugins: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return the provenance block that metrics, failures, references and collectives share."""
+    """Return the provenance block that metrics, failures, references and collectives share.
+
+    plugins: what is not dmlf's own, whose sources `source_sha256` does not cover; the key is left
+    out where there are none.
+    """
     from dmlf import env
 
     git_commit, git_dirty = env.git_state()
@@ -116,6 +129,7 @@ def provenance(
         "started_at": _utc(started_at),
         "finished_at": _utc(finished_at),
         "dmlf_version": _version(),
+        **({"plugins": list(plugins)} if plugins else {}),
     }
 
 

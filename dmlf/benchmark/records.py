@@ -66,7 +66,14 @@ def short_cohort(metrics: Mapping[str, Any], config: RunConfig) -> str:
 def _cohort(metrics: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     provenance = metrics["provenance"]
     sources = [provenance["source_sha256"], provenance["constraints_sha256"]]
+    sources += _plugged(provenance, "task")  # of strategies' own, each row has its own
     return _sha256([shared, sources, _machine(metrics)])[:12]
+
+
+def _plugged(provenance: Mapping[str, Any], *kinds: str) -> list[str]:
+    """The hashes of the plug-ins of these kinds that a run used."""
+    plugins = provenance.get("plugins", [])
+    return [str(item["sha256"]) for item in plugins if item["kind"] in kinds]
 
 
 def _machine(metrics: Mapping[str, Any]) -> list[Any]:
@@ -94,6 +101,7 @@ def reference_state(
         stands_for = RunConfig.from_mapping(reference["config"])
         state = reference["final_state_sha256"]
         source = reference["provenance"]["source_sha256"]
+        replayed_plugins = _plugged(reference["provenance"], "task", "algorithm")
     except FileNotFoundError:
         return None, "the serial replay to compare with is missing"
     except (MetricsError, ConfigError, OSError, KeyError, TypeError, ValueError) as error:
@@ -104,6 +112,8 @@ def reference_state(
         return None, "the serial replay is of another configuration"
     if source != metrics["provenance"]["source_sha256"]:
         return None, "the serial replay is of other sources"
+    if replayed_plugins != _plugged(metrics["provenance"], "task", "algorithm"):
+        return None, "the serial replay is of another version of a plug-in"
     return state, ""
 
 

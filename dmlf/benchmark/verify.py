@@ -1,15 +1,16 @@
 """Recompute what can be recomputed of a folder of results, and say what does not hold.
 
-For every metrics.json: schema, path against configuration, hash of the configuration, sources and
-pinned dependencies against the tree that verifies, the correctness check (serial replay, or one
-final hash for all exact runs of a task and seed), and its transcript if there is one.
+For every metrics.json: schema, path against configuration, hash of the configuration, sources,
+plug-ins and pinned dependencies against the tree that verifies, the correctness check (serial
+replay, or one final hash for all exact runs of a task and seed), and its transcript if any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dmlf import env
 from dmlf.benchmark.checks import ABSENT, CEILING, PASSED
@@ -20,6 +21,7 @@ from dmlf.benchmark.table import RunRow
 from dmlf.benchmark.transcript_file import NAME, read_transcript
 from dmlf.config import RunConfig
 from dmlf.errors import DmlfError, MetricsError
+from dmlf.training.plugged import plugged_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,11 @@ def _finding(row: RunRow, sources: str, pins: str | None) -> Finding:
     return Finding(row.path, row.check == PASSED, row.check_detail)
 
 
+def _code(plugin: Mapping[str, Any]) -> list[str]:
+    """What decides of a plug-in: a new version of the same sources computes the same."""
+    return [plugin[key] for key in ("kind", "name", "sha256")]
+
+
 def _stale(path: Path, sources: str, pins: str | None) -> str | None:
     """What of a valid metrics file does not fit this tree or its own transcript."""
     metrics = read_json(path)
@@ -87,6 +94,9 @@ def _stale(path: Path, sources: str, pins: str | None) -> str | None:
         return "config_sha256 is not the hash of its configuration"
     if provenance["source_sha256"] != sources:
         return "was made by other sources of dmlf than these; run it again"
+    there = plugged_into(RunConfig.from_mapping(metrics["config"]))
+    if [_code(item) for item in provenance.get("plugins", [])] != [_code(item) for item in there]:
+        return "was made by another version of a plug-in than is installed; run it again"
     if pins is not None and provenance["constraints_sha256"] not in (None, pins):
         return "was made with other pinned dependencies than these; run it again"
     if not path.with_name(NAME).exists():

@@ -2,7 +2,7 @@
 
 from dmlf.checkpoint.load import Loaded, load_checkpoint, load_newest
 from dmlf.checkpoint.manifest import decode_entry, encode_entry
-from dmlf.checkpoint.snapshot import RunState, SamplerPosition, Snapshot
+from dmlf.checkpoint.snapshot import OwnLoop, RunState, SamplerPosition, Snapshot
 from dmlf.checkpoint.store import CheckpointStore, write_part
 from dmlf.checkpoint.tensors import FileEntry, TensorEntry
 
@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointStore",
     "FileEntry",
     "Loaded",
+    "OwnLoop",
     "RunState",
     "SamplerPosition",
     "Snapshot",

@@ -27,7 +27,7 @@ from dmlf.checkpoint.names import (
     parse_checkpoint_name,
     parse_tensor_file_name,
 )
-from dmlf.checkpoint.snapshot import Snapshot
+from dmlf.checkpoint.snapshot import OwnLoop, Snapshot
 from dmlf.checkpoint.tensors import decode
 from dmlf.config import RunConfig
 from dmlf.errors import CheckpointCorrupt, CheckpointError, CheckpointMismatch, NoValidCheckpoint
@@ -46,8 +46,8 @@ class Loaded:
     rejected: tuple[CheckpointError, ...] = ()
 
 
-def load_newest(folder: Path, config: RunConfig | None) -> Loaded | None:
-    """Load the newest valid checkpoint of the run `config` (None: of any run, to inspect).
+def load_newest(folder: Path, config: RunConfig | OwnLoop | None) -> Loaded | None:
+    """Load the newest valid checkpoint of the run `config` (None: of any, to inspect).
 
     None means that there is no checkpoint at all: the folder is absent or holds none. Whoever was
     asked to resume decides what that means; it is never the answer where a checkpoint is damaged.
@@ -87,7 +87,7 @@ def candidates(folder: Path) -> list[str]:
     return sorted(found, key=lambda name: (parse_checkpoint_name(name) or (-1, 0), name))[::-1]
 
 
-def load_checkpoint(path: Path, config: RunConfig | None) -> Loaded:
+def load_checkpoint(path: Path, config: RunConfig | OwnLoop | None) -> Loaded:
     """Load one checkpoint, verified in full. config: as in `load_newest`.
 
     Reads and hashes every byte; allocates at most about twice the size of the largest file beside
@@ -161,7 +161,11 @@ def _opened(path: Path | str, flags: int, folder: int | None = None) -> Iterator
         os.close(descriptor)
 
 
-def _check_run(path: Path, stored: RunConfig, wanted: RunConfig) -> None:
+def _check_run(path: Path, stored: RunConfig | OwnLoop, wanted: RunConfig | OwnLoop) -> None:
+    if isinstance(stored, OwnLoop) is not isinstance(wanted, OwnLoop):
+        writers = ("`dmlf train`", "a loop of your own (dmlf.save)")
+        problem = f"of {writers[isinstance(stored, OwnLoop)]}; use another folder"
+        raise CheckpointMismatch(str(path), problem)
     theirs, ours = stored.trajectory(), wanted.trajectory()
     if theirs == ours:
         return

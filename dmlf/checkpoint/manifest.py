@@ -16,7 +16,7 @@ from typing import Any
 
 from dmlf import strict_json
 from dmlf.checkpoint.names import GROUPS, MAX_STEP, parse_tensor_file_name
-from dmlf.checkpoint.snapshot import RunState, SamplerPosition
+from dmlf.checkpoint.snapshot import OwnLoop, RunState, SamplerPosition
 from dmlf.checkpoint.tensors import (
     DTYPES,
     MAX_DIMENSIONS,
@@ -70,8 +70,7 @@ class Manifest:
             "version": VERSION,
             "step": state.step,
             "generation": state.generation,
-            "config": state.config.as_mapping(),
-            "config_sha256": state.config.sha256(),
+            **_config_mapping(state.config),
             "source_sha256": self.source_sha256,
             "sampler": {"epoch": state.sampler.epoch, "step": state.sampler.step},
             "random": dict(state.random),
@@ -123,7 +122,7 @@ def decode_manifest(content: bytes) -> Manifest:
     state = RunState(
         step=_integer("step", value["step"], MAX_STEP),
         generation=_integer("generation", value["generation"], MAX_STEP),
-        config=_config(value["config"], _sha256("config_sha256", value["config_sha256"])),
+        config=_config(value["config"], value["config_sha256"]),
         sampler=_sampler(value["sampler"]),
         random=_object("random", value["random"]),
         user=value["user"],
@@ -186,7 +185,16 @@ def _tensor_entry(name: str, value: object) -> TensorEntry:
     return TensorEntry(dtype, lengths, _sha256(where, entry["sha256"]))
 
 
-def _config(value: object, sha256: str) -> RunConfig:
+def _config_mapping(config: RunConfig | OwnLoop) -> dict[str, Any]:
+    if isinstance(config, OwnLoop):
+        return {"config": None, "config_sha256": None}
+    return {"config": config.as_mapping(), "config_sha256": config.sha256()}
+
+
+def _config(value: object, stated: object) -> RunConfig | OwnLoop:
+    if value is None and stated is None:
+        return OwnLoop()
+    sha256 = _sha256("config_sha256", stated)
     try:
         config = RunConfig.from_mapping(_object("config", value))
     except (ConfigError, TypeError, OverflowError) as error:

@@ -26,6 +26,19 @@ class SamplerPosition:
         return before == 0 if self.epoch == 0 else before > 0 and before % self.epoch == 0
 
 
+@dataclass(frozen=True, slots=True)
+class OwnLoop:
+    """Stands in place of a configuration where the training loop is a user's own."""
+
+    def trajectory(self) -> dict[str, Any]:
+        """Nothing is known of it."""
+        return {}
+
+    def trajectory_sha256(self) -> str:
+        """No configuration has this one."""
+        return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
     """Where a run stands: everything but its arrays.
@@ -36,7 +49,7 @@ class RunState:
 
     step: int
     generation: int
-    config: RunConfig
+    config: RunConfig | OwnLoop
     sampler: SamplerPosition
     random: Mapping[str, Any] = field(default_factory=dict)
     user: Any = None
@@ -46,8 +59,8 @@ class RunState:
 class Snapshot:
     """A run's whole state. optimizer: named `parameter.key`. Arrays are kept to the bit.
 
-    dtypes: bool, integers, float16, float32, float64 and complex64, little-endian; any shape,
-    also without dimensions or elements.
+    dtypes: bool, integers, float16, float32, float64, complex64, and bfloat16 as numpy's void of
+    two bytes, little-endian; any shape, also without dimensions or elements.
     """
 
     state: RunState

@@ -30,9 +30,10 @@ reordered; Rebello et al., "Can applications recover from fsync failures?", USEN
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +53,7 @@ from dmlf.checkpoint.names import (
     temporary_name,
     tensor_file_name,
 )
-from dmlf.checkpoint.snapshot import Arrays, RunState, Snapshot
+from dmlf.checkpoint.snapshot import Arrays, OwnLoop, RunState, Snapshot
 from dmlf.checkpoint.tensors import FileEntry, encode
 from dmlf.config import RunConfig
 from dmlf.env import source_sha256
@@ -91,14 +92,21 @@ class CheckpointStore:
     """The one writer of a folder that holds the checkpoints of one run.
 
     keep: how many of the newest valid checkpoints stay. Opening makes the folder, locks it, and
-    verifies in full what is there. The kernel frees the lock when the process ends, however it
-    does, and with it those that were forked from it since, which share the lock. Raises
+    verifies in full what is there, but for `verified`: what an earlier store of this process
+    returned from its method of that name. The kernel frees the lock when the process ends, however
+    it does, and with it those that were forked from it since, which share the lock. Raises
     CheckpointWriteError where another process writes here, and CheckpointMismatch where the folder
     holds a checkpoint of another run.
     """
 
     def __init__(
-        self, folder: Path, config: RunConfig, *, keep: int = 3, files: DiskFiles = DISK
+        self,
+        folder: Path,
+        config: RunConfig | OwnLoop,
+        *,
+        keep: int = 3,
+        verified: Collection[tuple[str, int, int]] = (),
+        files: DiskFiles = DISK,
     ) -> None:
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ConfigError("keep", keep, "an integer from 1: the newest checkpoint stays")
@@ -107,14 +115,14 @@ class CheckpointStore:
         self._keep = keep
         self._files = files
         self._draft: tuple[Path, RunState] | None = None
-        self._source_sha256 = source_sha256()
+        self._source_sha256 = _sources_of_this_process()
         try:
             self._make_folder()
             self._lock = _lock(self._folder)
         except OSError as error:
             raise _write_error(self._folder, error) from None
         try:
-            self._valid = self._verified()
+            self._valid = self._find_valid(frozenset(verified))
         except BaseException:
             self.close()
             raise
@@ -267,12 +275,21 @@ class CheckpointStore:
         for path in removed:
             remove_tree(path, self._files)
 
-    def _verified(self) -> list[str]:
+    def verified(self) -> frozenset[tuple[str, int, int]]:
+        """The valid checkpoints, told apart from others of the same name that come later."""
+        return frozenset(map(self._identity, self._valid))
+
+    def _identity(self, name: str) -> tuple[str, int, int]:
+        status = (self._folder / name).lstat()
+        return name, status.st_ino, status.st_mtime_ns
+
+    def _find_valid(self, verified: frozenset[tuple[str, int, int]]) -> list[str]:
         """The names of the valid checkpoints, newest first."""
         valid = []
         for name in candidates(self._folder):
             with suppress(CheckpointCorrupt):  # load_newest is what reports these
-                load_checkpoint(self._folder / name, self._config)
+                if self._identity(name) not in verified:
+                    load_checkpoint(self._folder / name, self._config)
                 valid.append(name)
         return valid
 
@@ -292,6 +309,11 @@ class CheckpointStore:
                 break
             with suppress(PermissionError):
                 self._files.sync_folder(path)
+
+
+@functools.cache  # what runs does not change with the files, and reading them takes 20 ms
+def _sources_of_this_process() -> str:
+    return source_sha256()
 
 
 def _lock(folder: Path) -> int:

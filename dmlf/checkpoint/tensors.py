@@ -32,8 +32,9 @@ DTYPES = {
     "<f4": "F32",
     "<f8": "F64",
     "<c8": "C64",
+    "|V2": "BF16",
 }
-"""numpy's name of each dtype that is kept, and that of safetensors."""
+"""numpy's name of each dtype that is kept, and that of safetensors; numpy has no bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def encode(file_name: str, arrays: Arrays) -> tuple[bytes, FileEntry]:
     content = safetensors.serialize(
         {
             name: safetensors.TensorSpec(
-                dtype=array.dtype.name,
+                dtype="bfloat16" if array.dtype.kind == "V" else array.dtype.name,
                 shape=array.shape,
                 data_ptr=array.ctypes.data,
                 data_len=array.nbytes,

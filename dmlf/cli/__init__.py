@@ -22,6 +22,7 @@ from dmlf.cli import (
     faults,
     hosts,
     overhead,
+    plugins,
     projection,
     protocols,
     run,
@@ -53,12 +54,13 @@ def make_parser() -> argparse.ArgumentParser:
         checkpoint,
         faults,
         overhead,
-        protocols,
         collective,
         evidence,
         projection,
         benchmark,
         compare,
+        plugins,
+        protocols,  # last: a plug-in's name must not take a verb's
     ):
         family.add_verbs(verbs)
     return parser

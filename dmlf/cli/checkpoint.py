@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dmlf.checkpoint.snapshot import OwnLoop, RunState
 from dmlf.errors import CheckpointError, ConfigError
 
 
@@ -56,11 +57,20 @@ def _list(folder: Path) -> tuple[int, int]:
         size = sum(entry.size for entry in manifest.files.values())
         print(
             f"valid    {name}: step {state.step}, generation {state.generation}, "
-            f"config {state.config.sha256()[:16]}, state {manifest.state_sha256[:16]}, "
+            f"{_writer(state)}, state {manifest.state_sha256[:16]}, "
             f"{size / 1e6:.1f} MB in {len(manifest.files)} files"
         )
     print(f"{valid + invalid} checkpoints: {valid} valid, {invalid} invalid")
     return valid, invalid
+
+
+def _writer(state: RunState) -> str:
+    """The configuration that wrote it, or what a user's own loop has saved."""
+    if not isinstance(state.config, OwnLoop):
+        return f"config {state.config.sha256()[:16]}"
+    items = state.user.get("items") if isinstance(state.user, dict) else None
+    names = sorted(items) if isinstance(items, dict) else []
+    return ascii(f"own loop with {', '.join(names) or 'no items'}")[1:-1]
 
 
 def _printable(line: str) -> str:

@@ -14,17 +14,21 @@ _SHORT_NAMES = {"parameter_server": "ps"}
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add one verb per registered algorithm."""
-    for name, algorithm in registry().items():
+    """Add one verb per algorithm; those of plug-ins are not loaded for that."""
+    for name in registry():
+        verb = _SHORT_NAMES.get(name, name)
+        if verb in verbs.choices:
+            continue  # a plug-in's, which `dmlf train --algorithm` reaches all the same
+        own = registry().origin(name).is_own
         parser = verbs.add_parser(
-            _SHORT_NAMES.get(name, name),
+            verb,
             help=f"check the {name} protocol in real processes, without torch",
             description=f"Run {name} on a synthetic linear regression in real processes, and "
             "check it against a serial replay, against the exact serial run, and against its own "
             "closed form of messages and bytes. Exits 1 if any check fails.",
         )
         parser.add_argument("--world-size", type=int, default=4, metavar="N", help="workers")
-        if algorithm.has_servers:
+        if not own or registry()[name].has_servers:
             parser.add_argument(
                 "--num-servers",
                 type=int,

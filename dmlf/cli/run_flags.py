@@ -9,13 +9,13 @@ from typing import Any
 from dmlf.config import MODELS, OPTIMIZERS, REDUCTIONS, UNSYNCHRONIZED, RunConfig
 from dmlf.errors import ConfigError
 from dmlf.protocol import registry
-from dmlf.tasks import SHIPPED
+from dmlf.tasks import TASKS
 from dmlf.training.torchrun import started_by_torchrun, world_size_of_group
 from dmlf.transport import TRANSPORTS
 
 _FIXED_TRANSPORTS = {"serial": "none", UNSYNCHRONIZED: "none", "ddp": "gloo"}
 _HELP = {
-    "task": f"what to train: {', '.join(SHIPPED)}, or your own module:function",
+    "task": f"what to train: {', '.join(TASKS)}, or your own module:function",
     "model": f"model of a shipped task: {', '.join(MODELS)}",
     "hidden_sizes": "sizes of the MLP's hidden layers",
     "algorithm": f"serial, {', '.join(registry())}, native (the all-reduce of torch.distributed), "

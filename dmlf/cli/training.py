@@ -24,6 +24,7 @@ from dmlf.runtime.child import signal_on_parent_death
 from dmlf.runtime.faults import POINTS, FaultKind, parse_fault
 from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.tasks import describe_dataset, resolve_task
+from dmlf.training.plugged import plugged_into
 from dmlf.training.run import replay_hash, train
 from dmlf.training.torchrun import speaks_for_the_run
 from dmlf.training.transcript import merge_records
@@ -207,7 +208,14 @@ def _write_failure(path: Path, config: RunConfig, started_at: datetime, error: D
             "status": "failed",
             "config": config.as_mapping(),
             "error": {"type": type(error).__name__, "message": str(error)},
-            "provenance": provenance(config, sys.argv, constraints_path(), started_at, finished_at),
+            "provenance": provenance(
+                config,
+                sys.argv,
+                constraints_path(),
+                started_at,
+                finished_at,
+                plugins=plugged_into(config),
+            ),
         },
     )
 
@@ -223,7 +231,12 @@ def _replay(parsed: argparse.Namespace) -> int:
             "config": config.as_mapping(),
             "final_state_sha256": final_state_sha256,
             "provenance": provenance(
-                config, sys.argv, constraints_path(), started_at, datetime.now(UTC)
+                config,
+                sys.argv,
+                constraints_path(),
+                started_at,
+                datetime.now(UTC),
+                plugins=plugged_into(config),
             ),
         }
         write_json(parsed.output, reference)

@@ -5,7 +5,8 @@ registers it and wraps it into a whole step. An algorithm whose ranks play diffe
 parameter server) registers its own step generators with `register`.
 
 Whatever is registered is run by the command line, the workflow, the simulator and the
-conformance tests without any further edit.
+conformance tests without any further edit, also where another distribution registers it: see
+`dmlf.plugins`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from dmlf.plugins import Registry, module_of
 from dmlf.protocol.accumulator import Accumulator
 from dmlf.protocol.agree import agree, agreement_messages, commit
 from dmlf.protocol.effects import Apply, Gradient, Member, Steps
@@ -82,19 +84,26 @@ class Algorithm:
         return self.worker_step(member, step, num_buckets)
 
 
-_REGISTRY: dict[str, Algorithm] = {}
+_REGISTRY: Registry[Algorithm] = Registry(
+    "algorithm",
+    decorator="@all_reduce_algorithm",
+    reserved=("serial", "native", "ddp", "unsynchronized"),
+)
 
 
 def register(algorithm: Algorithm) -> Algorithm:
-    """Make `algorithm` known by its name; a name can be taken once."""
-    if _REGISTRY.setdefault(algorithm.name, algorithm) is not algorithm:
-        raise ValueError(f"algorithm {algorithm.name!r} is registered already")
+    """Make `algorithm` known by its name; a name can be taken once. Raises PluginError."""
+    return _register(algorithm, module_of(algorithm.worker_step))
+
+
+def registry() -> Registry[Algorithm]:
+    """All algorithms by name: dmlf's own sorted, then what others registered or installed."""
+    return _REGISTRY
+
+
+def _register(algorithm: Algorithm, module: str) -> Algorithm:
+    _REGISTRY.register(algorithm.name, algorithm, module)
     return algorithm
-
-
-def registry() -> dict[str, Algorithm]:
-    """All registered algorithms by name, sorted by name."""
-    return dict(sorted(_REGISTRY.items()))
 
 
 def all_reduce_algorithm(
@@ -122,7 +131,8 @@ def all_reduce_algorithm(
         def worker_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
             return _synchronize(all_reduce, member, step, num_buckets)
 
-        register(Algorithm(name, worker_step, None, fold, step_traffic, all_reduce))
+        algorithm = Algorithm(name, worker_step, None, fold, step_traffic, all_reduce)
+        _register(algorithm, module_of(all_reduce))
         return all_reduce
 
     return decorate

@@ -8,15 +8,17 @@ package loads neither torch nor scikit-learn; loading data or building a model m
 from __future__ import annotations
 
 from dmlf.tasks.description import describe_dataset
-from dmlf.tasks.registry import SHIPPED, resolve_task
+from dmlf.tasks.registry import TASKS, register_task, resolve_task, task_origin
 from dmlf.tasks.task import Dataset, NumpyTask, TorchTask, refuse_unknown_options
 
 __all__ = [
-    "SHIPPED",
+    "TASKS",
     "Dataset",
     "NumpyTask",
     "TorchTask",
     "describe_dataset",
     "refuse_unknown_options",
+    "register_task",
     "resolve_task",
+    "task_origin",
 ]

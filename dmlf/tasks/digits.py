@@ -9,6 +9,7 @@ from dmlf.config import RunConfig
 from dmlf.env import require_sklearn_datasets
 from dmlf.errors import DatasetError
 from dmlf.tasks.models import classification_task
+from dmlf.tasks.registry import register_task
 from dmlf.tasks.task import Dataset, TorchTask, refuse_unknown_options
 
 NUM_CLASSES = 10
@@ -19,6 +20,7 @@ _SPLIT_SEED = 20_240_229
 _TEST_SHARE = 0.2
 
 
+@register_task("digits")
 def digits(config: RunConfig) -> TorchTask:
     """1,797 real handwritten digits in 10 classes, 80 % for training."""
     refuse_unknown_options(config)

@@ -17,6 +17,7 @@ from dmlf.errors import DatasetError
 from dmlf.tasks.download import download_missing
 from dmlf.tasks.idx import IdxFile, read_idx
 from dmlf.tasks.models import classification_task
+from dmlf.tasks.registry import register_task
 from dmlf.tasks.task import Array, Dataset, FloatArray, TorchTask, refuse_unknown_options
 
 NUM_CLASSES = 10
@@ -58,16 +59,19 @@ FASHION_MNIST = ImageFiles("FashionMNIST")
 KMNIST = ImageFiles("KMNIST")
 
 
+@register_task("mnist")
 def mnist(config: RunConfig) -> TorchTask:
     """60,000 and 10,000 handwritten digits."""
     return _image_task(config, MNIST)
 
 
+@register_task("fashion_mnist")
 def fashion_mnist(config: RunConfig) -> TorchTask:
     """60,000 and 10,000 pictures of clothing."""
     return _image_task(config, FASHION_MNIST)
 
 
+@register_task("kmnist")
 def kmnist(config: RunConfig) -> TorchTask:
     """60,000 and 10,000 handwritten Japanese characters."""
     return _image_task(config, KMNIST)

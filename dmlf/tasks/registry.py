@@ -1,4 +1,4 @@
-"""From a task's name to the task: shipped names and a user's `module:function` alike."""
+"""From a task's name to the task: shipped, registered, installed, or `module:function`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,47 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, DmlfError
+from dmlf.plugins import Origin, Registry, module_of
 from dmlf.tasks.task import NumpyTask, TorchTask
 
-SHIPPED: dict[str, str] = {
-    "digits": "dmlf.tasks.digits:digits",
-    "mnist": "dmlf.tasks.images:mnist",
-    "fashion_mnist": "dmlf.tasks.images:fashion_mnist",
-    "kmnist": "dmlf.tasks.images:kmnist",
-    "synthetic": "dmlf.tasks.synthetic:synthetic",
-}
+TaskFunction = Callable[[RunConfig], TorchTask | NumpyTask]
+F = TypeVar("F", bound=TaskFunction)
+
+TASKS: Registry[TaskFunction] = Registry(
+    "task",
+    decorator="@register_task",
+    shipped={
+        "digits": "dmlf.tasks.digits",
+        "mnist": "dmlf.tasks.images",
+        "fashion_mnist": "dmlf.tasks.images",
+        "kmnist": "dmlf.tasks.images",
+        "synthetic": "dmlf.tasks.synthetic",
+    },
+)
+"""All tasks that have a name of one word; any other function is a task as `module:function`."""
+
+
+def register_task(name: str) -> Callable[[F], F]:
+    """Register the decorated function as the task `name`.
+
+    Raises PluginError where the name is taken.
+    """
+
+    def decorate(function: F) -> F:
+        TASKS.register(name, function, module_of(function))
+        return function
+
+    return decorate
+
+
+def task_origin(name: str) -> Origin:
+    """Where the task comes from, registered or `module:function`. Raises KeyError."""
+    module, colon, _ = name.partition(":")
+    return Origin(module) if colon else TASKS.origin(name)
 
 
 def resolve_task(config: RunConfig) -> TorchTask | NumpyTask:
@@ -28,7 +56,8 @@ def resolve_task(config: RunConfig) -> TorchTask | NumpyTask:
     where Python finds modules. Raises ConfigError, caused by whatever the user's code raised;
     dmlf's own errors pass through unchanged.
     """
-    function = _import_function(config.task, SHIPPED.get(config.task, config.task))
+    named = TASKS.get(config.task)
+    function = _import_function(config.task) if named is None else named
     try:
         task = function(config)
     except DmlfError:
@@ -47,14 +76,14 @@ def resolve_task(config: RunConfig) -> TorchTask | NumpyTask:
     return task
 
 
-def _import_function(name: str, target: str) -> Callable[[RunConfig], Any]:
-    module_name, colon, function_name = target.partition(":")
+def _import_function(name: str) -> Callable[[RunConfig], Any]:
+    module_name, colon, function_name = name.partition(":")
     parts = [*module_name.split("."), function_name]
     if not colon or not all(part.isidentifier() for part in parts):
         raise ConfigError(
             "task",
             name,
-            f"one of {', '.join(SHIPPED)}, or module:function for a task of your own",
+            f"one of {', '.join(TASKS)}, or module:function for a task of your own",
         )
     # A console script, unlike `python -m`, does not put the current directory on the path.
     if os.getcwd() not in sys.path and "" not in sys.path:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dmlf.config import RunConfig
 from dmlf.errors import ConfigError
+from dmlf.tasks.registry import register_task
 from dmlf.tasks.task import Dataset, FloatArray, NumpyTask, refuse_unknown_options
 
 _DATA_SEED = 7
@@ -21,6 +22,7 @@ _TEST_SHARE = 4  # one test sample for every four training samples
 _MAX_NUMEL = 1 << 26  # of the training inputs: 256 MiB
 
 
+@register_task("synthetic")
 def synthetic(config: RunConfig) -> NumpyTask:
     """Linear regression; options `parameter_dim` (default 40) and `num_samples` (default 4096).
 

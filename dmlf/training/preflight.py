@@ -16,13 +16,16 @@ from dmlf.transport import TRANSPORTS
 def preflight(config: RunConfig) -> list[str]:
     """Refuse what cannot run here; return the modules that every rank will import.
 
-    Raises ConfigError, DependencyMissing, and what loading a user's own task raises.
+    Raises ConfigError, DependencyMissing, PluginError, and what loading a user's own task raises.
     """
     algorithms = ("serial", *registry(), "native", "ddp", UNSYNCHRONIZED)
     if config.algorithm not in algorithms:
         raise ConfigError("algorithm", config.algorithm, f"one of {', '.join(algorithms)}")
     if config.algorithm in (*registry(), "native") and config.transport not in TRANSPORTS:
         raise ConfigError("transport", config.transport, f"one of {', '.join(TRANSPORTS)}")
+    # A plug-in that is broken is refused here, and not by every rank.
+    registry().get(config.algorithm)
+    TRANSPORTS.get(config.transport)
     has_servers = config.algorithm in registry() and registry()[config.algorithm].has_servers
     if config.num_servers != 1 and not has_servers:
         allowed = f"1 with algorithm {config.algorithm!r}, which has no servers"

@@ -29,6 +29,7 @@ from dmlf.runtime.member import Line
 from dmlf.runtime.stop import StopSignal
 from dmlf.training.checkpoints import Checkpointer, CheckpointPlan, writer_of
 from dmlf.training.native import native_step
+from dmlf.training.plugged import plugged_text
 from dmlf.training.progress import progress
 from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica, make_backend
@@ -295,7 +296,9 @@ class Trainer:
         they lie in the buckets.
         """
         order = "|".join(name for bucket in self._replica.buckets for name in bucket.names)
-        facts = f"{self._replica.config.sha256()}|{source_sha256()}|{initial_state}|{order}"
+        config = self._replica.config
+        code = f"{source_sha256()}{plugged_text(config)}"
+        facts = f"{config.sha256()}|{code}|{initial_state}|{order}"
         digest = hashlib.sha256(facts.encode()).digest()
         subject = "configuration, source code, initial state or order of parameters"
         self._drive(confirm_equal(self._member, 0, [digest], subject, SchemaMismatch))

@@ -28,6 +28,7 @@ from dmlf.env import require_torch
 from dmlf.errors import DeadlineExceeded, PeerLost, TransportError
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.transport.base import allocate_plain
+from dmlf.transport.registry import register_transport
 from dmlf.transport.tcp.sockets import Listener, listen
 
 _PHASES = tuple(Phase)
@@ -235,6 +236,7 @@ class GroupEndpoint:
         return GroupTransport(dist.group.WORLD, self.rank, self.size)
 
 
+@register_transport("process_group")
 def create_endpoints(_context: BaseContext, group_size: int) -> list[LocalGroupEndpoint]:
     """Make the places of a Gloo group on loopback. Raises DependencyMissing without torch."""
     if importlib.util.find_spec("torch") is None:

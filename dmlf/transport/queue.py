@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dmlf.errors import DeadlineExceeded
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.transport.base import allocate_plain
+from dmlf.transport.registry import register_transport
 
 Wire = tuple[tuple[Any, ...], str, bytes]
 _BYTES = ""
@@ -93,6 +94,7 @@ class QueueEndpoint:
         return QueueTransport(self)
 
 
+@register_transport("queue")
 def create_endpoints(context: BaseContext, group_size: int) -> list[QueueEndpoint]:
     """Make the queues of a fully connected group of `group_size` ranks."""
     ranks = range(group_size)

@@ -35,6 +35,8 @@ def snapshot(step: int, *, generation: int = 0, config: RunConfig = CONFIG) -> S
     shapes: list[tuple[int, ...]] = [(), (0,), (5,), (2, 3), (2, 0, 3), (1, 2, 3, 2)]
     parameters: dict[str, Any] = {}
     for index, dtype in enumerate(DTYPES):
+        if dtype == "|V2":
+            continue  # bfloat16, which numpy does not know: see tests/state
         for shape in shapes:
             size = int(np.prod(shape))
             values = (np.arange(size) * 7 + index + step) % 113

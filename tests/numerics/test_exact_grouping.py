@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from dmlf.conformance.buckets import exact_buckets
+from dmlf.conformance.driving import groups, run_step
 from dmlf.numerics import ExactAccumulator, exact_sum
+from dmlf.protocol import registry
 from tests.numerics.truth import PROPERTY, bits, term_arrays
-from tests.protocol.buckets import exact_buckets
-from tests.protocol.driving import GROUPS, run_step
+
+GROUPS = groups(registry())
 
 EVERYTHING_FINITE = 1e30  # sums of 8 terms stay in float32's range, so that the step commits
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from dmlf.conformance.buckets import float32_buckets, float32_terms, lengths
+from dmlf.conformance.driving import Group, groups, run_step
 from dmlf.numerics import fold_sum
 from dmlf.protocol import registry
-from tests.protocol.buckets import float32_buckets, float32_terms, lengths
-from tests.protocol.driving import GROUPS, Group, run_step
+
+GROUPS = groups(registry())
 
 LARGE = 50_021  # a prime, and more elements than any chunk boundary could hide in
 

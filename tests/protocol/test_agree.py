@@ -2,10 +2,10 @@
 
 import pytest
 
+from dmlf.conformance.driving import Outcome, drive
 from dmlf.errors import NonFiniteGradient, SchemaMismatch
 from dmlf.protocol import Member, Phase, Steps, Tag, confirm_equal
 from dmlf.protocol.agree import agree, agreement_messages, commit
-from tests.protocol.driving import Outcome, drive
 
 GROUP_SIZES = range(1, 18)
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from dmlf.conformance.buckets import exact_buckets, float32_buckets, float32_terms, mock_buckets
+from dmlf.conformance.driving import Sent, group, run_step
 from dmlf.errors import NonFiniteGradient
 from dmlf.numerics import fold_sum
 from dmlf.protocol import Message, Phase, owned_buckets, owner
 from dmlf.protocol.agree import COMMIT
 from dmlf.protocol.algorithms.parameter_server import fold
-from tests.protocol.buckets import exact_buckets, float32_buckets, float32_terms, mock_buckets
-from tests.protocol.driving import Sent, group, run_step
 
 SERVER = group("parameter_server")
 

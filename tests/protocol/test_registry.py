@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from dmlf.errors import PluginError
 from dmlf.protocol import (
     Accumulator,
     BucketShape,
@@ -15,12 +16,11 @@ from dmlf.protocol import (
     register,
     registry,
 )
-from dmlf.protocol import algorithm as algorithm_module
 
 
 @pytest.fixture
 def scratch_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(algorithm_module, "_REGISTRY", dict(algorithm_module._REGISTRY))
+    monkeypatch.setattr(registry(), "_registered", dict(registry()._registered))
 
 
 def test_the_shipped_algorithms_are_there_sorted() -> None:
@@ -37,14 +37,19 @@ def test_every_name_is_its_own() -> None:
 def test_a_name_is_taken_once() -> None:
     ring = registry()["ring"]
     assert register(ring) is ring
-    with pytest.raises(ValueError, match="ring"):
+    with pytest.raises(PluginError) as caught:
         register(dataclasses.replace(ring))
+    assert (caught.value.kind, caught.value.name) == ("algorithm", "ring")
+    assert "dmlf.protocol.algorithms.ring" in caught.value.problem
     assert registry()["ring"] is ring
 
 
-def test_the_registry_is_handed_out_as_a_copy() -> None:
-    registry().clear()
-    assert "ring" in registry()
+@pytest.mark.parametrize("name", ["serial", "ddp", "native", "unsynchronized", "a-b", "", "a b"])
+@pytest.mark.usefixtures("scratch_registry")
+def test_a_name_that_would_be_ambiguous_is_refused(name: str) -> None:
+    with pytest.raises(PluginError):
+        register(dataclasses.replace(registry()["ring"], name=name))
+    assert name not in registry()
 
 
 @pytest.mark.usefixtures("scratch_registry")

@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from dmlf.conformance.buckets import float32_buckets, float32_terms
+from dmlf.conformance.driving import Step, group, run_step
 from dmlf.protocol import Phase
 from dmlf.protocol.algorithms.ring import fold, fold_order
-from tests.protocol.buckets import float32_buckets, float32_terms
-from tests.protocol.driving import Step, group, run_step
 
 RING_PHASES = (Phase.REDUCE_SCATTER, Phase.ALL_GATHER)
 

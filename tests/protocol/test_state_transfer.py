@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dmlf.conformance.driving import Sent, drive
 from dmlf.errors import GenerationMismatch
 from dmlf.protocol import (
     Holding,
@@ -18,7 +19,6 @@ from dmlf.protocol import (
     newest_sources,
     transfer,
 )
-from tests.protocol.driving import Sent, drive
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8])

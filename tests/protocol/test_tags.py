@@ -2,27 +2,12 @@
 
 import pytest
 
-from dmlf.errors import (
-    BucketMismatch,
-    GenerationMismatch,
-    PhaseMismatch,
-    ProtocolError,
-    RoundMismatch,
-    SourceMismatch,
-    StepMismatch,
-)
+from dmlf.conformance.test_algorithms import ERRORS
+from dmlf.errors import ProtocolError
 from dmlf.protocol import Phase, Tag, validate
 
 EXPECTED = Tag(generation=1, step=2, bucket=3, phase=Phase.PUSH, round=4, src=5)
 OTHER = Tag(generation=10, step=20, bucket=30, phase=Phase.PULL, round=40, src=50)
-ERRORS: dict[str, type[ProtocolError]] = {
-    "generation": GenerationMismatch,
-    "step": StepMismatch,
-    "bucket": BucketMismatch,
-    "phase": PhaseMismatch,
-    "round": RoundMismatch,
-    "src": SourceMismatch,
-}
 
 
 def test_every_field_has_its_error() -> None:

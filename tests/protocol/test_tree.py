@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
+from dmlf.conformance.buckets import mock_buckets
+from dmlf.conformance.driving import group, run_step
 from dmlf.protocol import Phase
 from dmlf.protocol.algorithms.tree import fold
-from tests.protocol.buckets import mock_buckets
-from tests.protocol.driving import group, run_step
 
 TREE = group("tree")
 

@@ -7,12 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from dmlf.conformance.driving import groups
+from dmlf.conformance.groups import close_all, group
 from dmlf.errors import DeadlineExceeded, StepMismatch
 from dmlf.numerics import Float32Accumulator
 from dmlf.protocol import BucketShape, Member, Message, Phase, Tag, registry
 from dmlf.runtime import Driver
-from tests.protocol.driving import GROUPS
-from tests.transport.groups import EVERY_TRANSPORT, close_all, group
+from tests.transport.every import EVERY_TRANSPORT
+
+GROUPS = groups(registry())
 
 
 class Vector:

@@ -6,7 +6,7 @@ import pytest
 
 from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, DatasetError
-from dmlf.tasks import SHIPPED, NumpyTask, TorchTask, resolve_task
+from dmlf.tasks import TASKS, NumpyTask, TorchTask, resolve_task
 
 USER_MODULE = """
 from dmlf.errors import DatasetError
@@ -37,7 +37,7 @@ def user_module(tmp_path, monkeypatch):
     sys.modules.pop("my_own_tasks", None)
 
 
-@pytest.mark.parametrize("name", sorted(SHIPPED))
+@pytest.mark.parametrize("name", sorted(TASKS))
 def test_shipped_names_resolve_without_their_data(name, tmp_path):
     task = resolve_task(RunConfig(task=name, data_dir=str(tmp_path / "absent")))
     assert isinstance(task, NumpyTask if name == "synthetic" else TorchTask)
@@ -52,7 +52,7 @@ def test_users_own_task_is_found_in_the_current_directory(user_module):
 
 
 def test_a_shipped_task_is_reached_by_module_and_function_too():
-    assert isinstance(resolve_task(RunConfig(task=SHIPPED["digits"])), TorchTask)
+    assert isinstance(resolve_task(RunConfig(task="dmlf.tasks.digits:digits")), TorchTask)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dmlf.config import RunConfig
+from dmlf.conformance.driving import drive
 from dmlf.protocol import Effect, Member, local_step, registry
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.sampler import owned_shards
 from dmlf.training.state import RankState, merge_states
-from tests.protocol.driving import drive
 
 SMALL = RunConfig(hidden_sizes=(32,), max_steps=4, global_batch_size=64, bucket_cap_bytes=4096)
 

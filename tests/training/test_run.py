@@ -11,7 +11,7 @@ from dmlf.errors import ConfigError, RemoteError, SchemaMismatch
 from dmlf.protocol import registry
 from dmlf.training.run import replay_hash, train
 from dmlf.training.state import entries_sha256
-from tests.transport.groups import EVERY_TRANSPORT
+from tests.transport.every import EVERY_TRANSPORT
 
 SYNTHETIC = RunConfig(
     task="synthetic", max_steps=4, global_batch_size=32, learning_rate=0.05, timeout_s=30.0

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dmlf.config import RunConfig
+from dmlf.conformance.groups import close_all, group
 from dmlf.protocol import Member, registry
 from dmlf.runtime import NoTransport
 from dmlf.training.checkpoints import CheckpointPlan
@@ -14,7 +15,6 @@ from dmlf.training.result import RankReport
 from dmlf.training.sampler import owned_shards
 from dmlf.training.state import merge_states
 from dmlf.training.worker import RankJob, Trainer
-from tests.transport.groups import close_all, group
 
 
 def train_in_threads(config: RunConfig, plan: CheckpointPlan | None = None) -> list[RankReport]:

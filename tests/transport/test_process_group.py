@@ -19,7 +19,7 @@ from dmlf.runtime import process_context, run_ranks
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch.distributed"
 )
-PROGRAMS = "tests.transport.programs"
+PROGRAMS = "dmlf.conformance.programs"
 TIMEOUT_S = 30.0
 TAG = Tag(0, 1, 2, Phase.PUSH, 3, 0)
 

@@ -92,11 +92,12 @@ class Checkout:
     """A working copy to run Snakemake in."""
 
     path: Path
+    installed: tuple[Path, ...] = ()  # folders of distributions beside dmlf
 
     def snakemake(self, *arguments: str) -> Outcome:
         environment = {
             **os.environ,
-            "PYTHONPATH": str(self.path),
+            "PYTHONPATH": os.pathsep.join(map(str, [self.path, *self.installed])),
             "XDG_CACHE_HOME": str(self.path / ".cache"),
         }
         done = subprocess.run(

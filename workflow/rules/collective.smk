@@ -5,6 +5,7 @@
 rule collective:
     input:
         sources="results/sources/collective.sha256",
+        plugins=collective_plugin_sources,
     output:
         COLLECTIVES,
     log:

@@ -4,7 +4,7 @@
 rule data:
     input:
         sources="results/sources/training.sha256",
-        own_task=own_task_source,
+        plugins=plugin_sources,
     output:
         "results/data/{task}.json",
     log:

@@ -1,12 +1,13 @@
 # Which sources decide which results.
-import importlib.util
 import os
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
 import dmlf
+from dmlf.config import split_strategy
 from dmlf.env import AFTER_A_RUN, AFTER_COLLECTIVES, AFTER_FAULTS
+from dmlf.training.plugged import plugged
 
 # What comes after a run and cannot change it is named in dmlf/env.py, whose hash of the sources
 # leaves out the same; a file forgotten there costs time, not truth.
@@ -26,6 +27,7 @@ OTHER_VERBS = [
         "evidence",
         "faults",
         "overhead",
+        "plugins",
         "projection",
         "protocol_check",
         "protocols",
@@ -42,6 +44,7 @@ PROJECTING = [
     "simulation/*",
 ]
 APART = [
+    "conformance/*",
     "benchmark/compare/*",
     "benchmark/diff.py",
     "benchmark/verify.py",
@@ -62,7 +65,13 @@ SOURCES_LEFT_OUT = {
         *APART,
     ],
     "plotting": [*TELLING, *APART],
-    "projecting": [*TELLING, "benchmark/compare/*", "cli/compare.py"],
+    "projecting": [
+        *TELLING,
+        "benchmark/compare/*",
+        "cli/compare.py",
+        "cli/plugins.py",
+        "conformance/*",
+    ],
     "reporting": APART,
 }
 
@@ -84,16 +93,27 @@ def package_sources(wildcards):
     ]
 
 
-def own_task_source(wildcards):
-    """The file of a user's `module:function`, so that an edit of it trains again."""
-    module_name, colon, _ = task_config(wildcards.task).task.partition(":")
-    if not colon:
-        return []
+def plugin_sources(wildcards):
+    """The files of a run's task, algorithm and transport that are not dmlf's own.
+
+    An edit, or another version, of them runs again what uses them.
+    """
+    names = dict(wildcards.items())
+    algorithm, transport = split_strategy(names.get("strategy", names.get("algorithm", "none")))
+    tasks = [task_config(names["task"]).task] if "task" in names else []
+    return files_of(plugged(tasks, [algorithm], [transport]))
+
+
+def collective_plugin_sources(wildcards):
+    """The same of all strategies that are compared in the collective benchmark."""
+    pairs = [split_strategy(strategy) for strategy in config["collective"]["strategies"]]
+    return files_of(plugged((), *zip(*pairs))) if pairs else []
+
+
+def files_of(plugins):
+    # Where `dmlf` looks for a user's `module:function` first.
     sys.path.insert(0, os.getcwd())
     try:
-        found = importlib.util.find_spec(module_name)
-    except ImportError:
-        found = None  # `dmlf data` says what is wrong
+        return [from_working_folder(path) for plugin in plugins for path in plugin.origin.files()]
     finally:
         sys.path.remove(os.getcwd())
-    return [from_working_folder(found.origin)] if found and found.has_location else []

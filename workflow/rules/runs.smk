@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from dmlf.config import UNSYNCHRONIZED, RunConfig, split_strategy
-from dmlf.errors import ConfigError
+from dmlf.errors import ConfigError, PluginError
 from dmlf.protocol import registry
 from dmlf.transport import TRANSPORTS
 
@@ -58,7 +58,7 @@ def flags(run):
     """
     try:
         values = run_config(run).as_mapping()
-    except ConfigError as error:
+    except (ConfigError, PluginError) as error:
         refuse(["tasks", run.task], f"{error} (asked for by {RUN.format(**vars(run))})")
     del values["timeout_s"]
     words = option_words(values.pop("task_options"))

@@ -5,6 +5,7 @@
 rule timeline:
     input:
         sources="results/sources/training.sha256",
+        plugins=plugin_sources,
     output:
         timeline=TIMELINE,
         run="results/timelines/{strategy}/run.json",

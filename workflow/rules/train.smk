@@ -12,7 +12,7 @@ rule train_protocol:
     input:
         data="results/data/{task}.json",
         sources="results/sources/training.sha256",
-        own_task=own_task_source,
+        plugins=plugin_sources,
     output:
         METRICS_PATH,
     log:
@@ -84,7 +84,7 @@ rule replay:
     input:
         data="results/data/{task}.json",
         sources="results/sources/training.sha256",
-        own_task=own_task_source,
+        plugins=plugin_sources,
     output:
         REFERENCE_PATH,
     log:

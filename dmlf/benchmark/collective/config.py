@@ -130,8 +130,8 @@ def every_strategy(
                 raise ConfigError(key, name, f"one of {', '.join(known)}")
     return tuple(
         f"{algorithm}-{transport}"
-        for algorithm in (registry() if algorithms is None else algorithms)
-        for transport in (TRANSPORTS if transports is None else transports)
+        for algorithm in (registry().usable() if algorithms is None else algorithms)
+        for transport in (TRANSPORTS.usable() if transports is None else transports)
     )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from dmlf.benchmark.collective.measure import Measured
 from dmlf.benchmark.metrics import provenance
+from dmlf.config import split_strategy
 from dmlf.env import AFTER_COLLECTIVES
+from dmlf.training.plugged import plugged
 
 SCHEMA_VERSION = 1
 
@@ -33,6 +35,7 @@ def build_record(
             measured.started_at,
             measured.finished_at,
             AFTER_COLLECTIVES,
+            plugins=[item.as_mapping() for item in plugged((), *_used(measured))],
         ),
         "environment": environment,
         "libraries": dict(measured.libraries),
@@ -61,3 +64,9 @@ def build_record(
             for cell in measured.cells
         ],
     }
+
+
+def _used(measured: Measured) -> tuple[list[str], list[str]]:
+    """The algorithms and the transports that were measured."""
+    pairs = [split_strategy(strategy) for strategy in measured.config.strategies]
+    return [algorithm for algorithm, _ in pairs], [transport for _, transport in pairs]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dmlf.errors import DeadlineExceeded, TransportError
 from dmlf.protocol import Message
 from dmlf.transport import cores
+from dmlf.transport.registry import register_transport
 from dmlf.transport.shm import kernel
 from dmlf.transport.shm.links import BYTES, INLINE_BYTES, Incoming, Outgoing, dtype_code
 from dmlf.transport.shm.memory import Arena, Bytes, GroupMemory, map_file, physical_bytes
@@ -181,6 +182,7 @@ class ShmEndpoint:
         return ShmTransport(self)
 
 
+@register_transport("shm")
 def create_endpoints(
     _context: BaseContext, group_size: int, arena_bytes: int | None = None
 ) -> list[ShmEndpoint]:

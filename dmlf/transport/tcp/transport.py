@@ -18,6 +18,7 @@ from dmlf.errors import ConfigError, DeadlineExceeded
 from dmlf.protocol import Message
 from dmlf.transport.base import allocate_plain
 from dmlf.transport.cores import CoreMover, current_core
+from dmlf.transport.registry import register_transport
 from dmlf.transport.tcp import mesh
 from dmlf.transport.tcp.auth import Identity, check_key
 from dmlf.transport.tcp.flusher import Flusher
@@ -249,6 +250,7 @@ class TcpEndpoint:
         return TcpTransport(self)
 
 
+@register_transport("tcp")
 def create_endpoints(_context: BaseContext, group_size: int) -> list[TcpEndpoint]:
     """A group on this host: ports of the system's choice on loopback, and a key of its own."""
     listeners = [listen() for _ in range(group_size)]

@@ -12,7 +12,7 @@ import pytest
 from dmlf.benchmark.collective.load import read_record
 from dmlf.cli import main
 from dmlf.protocol import registry
-from dmlf.transport import TRANSPORTS
+from dmlf.transport import TRANSPORTS, register_transport
 from tests.benchmark.collective.flipping import create_flipping
 
 TINY = ["--rounds", "2", "--round-s", "0.001", "--timeout-s", "30"]
@@ -67,7 +67,8 @@ def test_buckets_and_several_servers(capsys: pytest.CaptureFixture[str], tmp_pat
 def test_a_flipped_bit_fails_the_benchmark(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(TRANSPORTS, "flipping", create_flipping)
+    monkeypatch.setattr(TRANSPORTS, "_registered", dict(TRANSPORTS._registered))
+    register_transport("flipping")(create_flipping)
     output = tmp_path / "collective.json"
     for name in ("ring-flipping", "tree-flipping", "parameter_server-flipping"):
         arguments = ["--strategies", "ring-shm", name, "--peers", "--world-sizes", "2"]

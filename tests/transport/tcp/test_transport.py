@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dmlf.conformance.groups import close_all, connect_all
 from dmlf.errors import (
     AuthenticationError,
     ChecksumMismatch,
@@ -46,7 +47,6 @@ from dmlf.transport.tcp.frames import (
     payload_bytes,
 )
 from dmlf.transport.tcp.greeting import Credentials
-from tests.transport.groups import close_all, connect_all
 from tests.transport.tcp import certificates, hostile
 
 TIMEOUT_S = 30.0

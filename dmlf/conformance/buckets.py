@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dmlf.conformance.driving import Group
 from dmlf.numerics import ExactAccumulator, Float32Accumulator, MockAccumulator, MockTensor
 from dmlf.protocol import chunk_slices
-from tests.protocol.driving import Group
 
 
 def lengths(world_size: int) -> list[int]:
@@ -19,7 +19,7 @@ def lengths(world_size: int) -> list[int]:
 
 def mock_value(rank: int, bucket: int, index: int) -> int:
     """A number that no other (rank, bucket, index) has, and whose sums tell them apart too."""
-    return 10**6 * 3**rank + 1009 * bucket + index
+    return 10**6 * int(3**rank) + 1009 * bucket + index
 
 
 def mock_buckets(

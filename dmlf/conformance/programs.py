@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from dmlf.conformance.driving import groups
 from dmlf.numerics import Float32Accumulator, fold_sum
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.runtime import Driver
 from dmlf.transport import Endpoint, Transport
-from tests.protocol.driving import GROUPS
 
 TIMEOUT_S = 30.0
 NUMEL = 10_007
@@ -86,7 +86,10 @@ class LateTransport:
     def __init__(self, transport: Transport, delay_s: float) -> None:
         self._transport = transport
         self._delay_s = delay_s
+        self.allocate = transport.allocate
         self.send = transport.send
+        self.close = transport.close
+        self.abandon = transport.abandon
 
     def recv(self, src: int, timeout_s: float) -> Message:
         message = self._transport.recv(src, timeout_s)
@@ -127,7 +130,8 @@ class Registered:
 def train_with_a_late_reader(rank: int, argument: tuple[Endpoint, str, int]) -> dict[int, int]:
     """Steps with a rank that reads late, another one in each step; checked sums by bucket."""
     endpoint, name, num_steps = argument
-    group, world_size, num_buckets = GROUPS[name], 3, 2
+    world_size, num_buckets = 3, 2
+    group = groups([name.partition("-")[0]])[name]
     fold = group.algorithm.fold(NUMEL, world_size)
 
     def expected(step: int, bucket: int) -> Any:

@@ -7,7 +7,7 @@ least that can run a step.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,12 +137,13 @@ def group(name: str, num_servers: int = 1) -> Group:
     return Group(algorithm, algorithm.server_count(num_servers))
 
 
-GROUPS = {
-    name if count == 1 else f"{name}-{count}": group(name, count)
-    for name, algorithm in registry().items()
-    for count in ((1, 2, 3) if algorithm.has_servers else (1,))
-}
-"""Every registered algorithm; those with servers with 1, 2 and 3 of them."""
+def groups(algorithms: Iterable[str]) -> dict[str, Group]:
+    """A group of each algorithm; of those with servers one with 1, 2 and 3 of them."""
+    return {
+        name if count == 1 else f"{name}-{count}": group(name, count)
+        for name in algorithms
+        for count in ((1, 2, 3) if registry()[name].has_servers else (1,))
+    }
 
 
 @dataclass(slots=True)

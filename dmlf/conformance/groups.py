@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -15,18 +16,25 @@ from dmlf.transport.emulated import EmulatedLink, emulate
 _NEEDS_TORCH = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch.distributed"
 )
-EVERY_TRANSPORT = [
-    pytest.param(name, marks=[_NEEDS_TORCH] if name == "process_group" else [])
-    for name in TRANSPORTS
-]
-"""For `pytest.mark.parametrize`: what is registered, skipped where it cannot run."""
+FAILED = pytest.StashKey[bool]()
+"""Whether a test has failed, for its fixtures."""
 
 EMULATED = EmulatedLink(latency_s=1e-4, bandwidth_bits_per_s=2e10)
-EMULATED_TRANSPORTS = [
-    pytest.param(f"emulated {name}", marks=[_NEEDS_TORCH] if name == "process_group" else [])
-    for name in TRANSPORTS
-]
-"""The same behind an emulated link: as fast as none for most sizes, waited for with large ones."""
+"""As fast as none for most sizes, waited for with large ones."""
+
+
+def transports(names: Iterable[str]) -> list[Any]:
+    """For `pytest.mark.parametrize`: the names, skipped where they cannot run."""
+    return [_param(name, name) for name in names]
+
+
+def links(names: Iterable[str]) -> list[Any]:
+    """The same, each as it is and behind an emulated link; for `group`."""
+    return transports(names) + [_param(f"emulated {name}", name) for name in names]
+
+
+def _param(value: str, transport: str) -> Any:
+    return pytest.param(value, marks=[_NEEDS_TORCH] if transport == "process_group" else [])
 
 
 def connect_all(endpoints: Sequence[Endpoint]) -> list[Transport]:

@@ -1,0 +1,52 @@
+"""Fixtures for every test: no process and no shared memory is left behind."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dmlf.runtime import process_context
+
+HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
+"""Processes that Python itself keeps for the life of the test session."""
+
+
+def _children() -> set[int]:
+    pids = set()
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if not any(helper in " ".join(child.cmdline()) for helper in HELPERS):
+                pids.add(child.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return pids
+
+
+def _shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    # Semaphores come and go with other programs of this host; Python's tracker unlinks ours.
+    return {name for name in names if not name.startswith("sem.")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_fork_server() -> None:
+    """Import torch once for all ranks of the session, where it is installed."""
+    wanted = ["torch._dynamo", "dmlf.training.torch_backend", "sklearn.datasets"]
+    has_torch = importlib.util.find_spec("torch") is not None
+    process_context(wanted if has_torch else ["dmlf.training.worker"], threads_per_rank=1)
+    forkserver.ensure_running()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a child process or a shared-memory entry."""
+    processes, segments = _children(), _shared_memory()
+    yield
+    assert _children() <= processes, "a process was left behind"
+    assert _shared_memory() <= segments, "a shared-memory entry was left behind"

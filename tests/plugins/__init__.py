@@ -1,0 +1,1 @@
+"""Plug-ins: real distributions, installed and used from outside."""

@@ -1,0 +1,1 @@
+"""A plug-in of dmlf with one thing of each kind."""
