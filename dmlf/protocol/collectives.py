@@ -140,6 +140,25 @@ def scatter(member: Member, at: Tag, root: int, read: Read, write: Write) -> Ste
         yield Send(dst, at.of(Phase.SCATTER, 0, root), read(dst))
 
 
+def exchange(member: Member, at: Tag, round_: int, read: Read, write: Write) -> Steps[None]:
+    """Bring a block of every rank to every rank, which takes them in the order of ranks.
+
+    `read(dst)` is the block for a rank, `write(src, payload)` takes one, the own one in its turn.
+    round_: 0, and counted on where a call exchanges more than once.
+    Cost: W - 1 messages a rank, sent before any is waited for.
+    Source: the pairwise exchange of Thakur, Rabenseifner & Gropp, section 4.2.
+    """
+    rank, size = member.rank, member.world_size
+    for distance in range(1, size):
+        dst = (rank + distance) % size
+        yield Send(dst, at.of(Phase.EXCHANGE, round_, rank), read(dst))
+    for src in range(size):
+        if src == rank:
+            write(rank, read(rank))
+        else:
+            write(src, (yield from receive(member, at.of(Phase.EXCHANGE, round_, src))))
+
+
 def reduce_scatter(
     member: Member, at: Tag, bucket: Accumulator, chunks: Sequence[slice]
 ) -> Steps[None]:

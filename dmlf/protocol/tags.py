@@ -41,6 +41,8 @@ class Phase(StrEnum):
     CALL = "call"
     GATHER = "gather"
     SCATTER = "scatter"
+    EXCHANGE = "exchange"
+    POINT_TO_POINT = "point_to_point"
 
 
 class Tag(NamedTuple):
