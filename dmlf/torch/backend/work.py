@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from queue import SimpleQueue
 
 import torch
@@ -18,6 +19,7 @@ from torch.futures import Future
 from dmlf.errors import GroupClosed
 
 Tensors = list[torch.Tensor]
+_NO_BACKWARD = -1
 
 
 class FinishedWork(dist.Work):
@@ -126,29 +128,30 @@ class CallOrder:
         self._queue: SimpleQueue[PendingWork | None] = SimpleQueue()
         self._last: PendingWork | None = None
         self._thread: threading.Thread | None = None
+        self._graph_task = _NO_BACKWARD
+        self._in_backward: list[PendingWork] = []
         self._closed = False
 
     def run(self, call: Callable[[], object], tensors: Tensors, *, later: bool) -> dist.Work:
         """Run `call` in its turn; raises what it raises, unless it runs later.
 
-        A call that runs inside of backward is never put off: DDP's reducer takes the result from
-        a future, and a future cannot tell it of an error.
+        The errors of calls that a backward pass makes are raised by the pass itself.
         """
         with self._turn:
             if self._closed:
                 raise GroupClosed(self._name)
-            in_backward = torch._C._current_graph_task_id() != -1
-            idle = self._last is None or self._last.is_completed()
-            if idle and (in_backward or not later):
+            if not later and (self._last is None or self._last.is_completed()):
                 self._last = None
                 call()
                 return FinishedWork(tensors)
             work = self._last = PendingWork(call, tensors)
+            if later:
+                self._join_backward(work)
             self._queue.put(work)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._thread.start()
-        if in_backward or not later:
+        if not later:
             work.wait()
         return work
 
@@ -163,3 +166,23 @@ class CallOrder:
     def _work(self) -> None:
         while (work := self._queue.get()) is not None:
             work.execute()
+
+    def _join_backward(self, work: PendingWork) -> None:
+        """Let the backward pass that runs, if any, wait for `work` at its end and raise its error.
+
+        DDP's reducer looks at its futures at the end too, but has asked for that later, so what
+        reaches it was successful.
+        """
+        graph_task = torch._C._current_graph_task_id()
+        if graph_task == _NO_BACKWARD:
+            return
+        if graph_task != self._graph_task:
+            self._graph_task, self._in_backward = graph_task, []
+            engine = torch.autograd.Variable._execution_engine
+            engine.queue_callback(partial(_wait_all, self._in_backward))
+        self._in_backward.append(work)
+
+
+def _wait_all(works: list[PendingWork]) -> None:
+    for work in works:
+        work.wait()

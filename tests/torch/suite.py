@@ -1,0 +1,101 @@
+"""torch's own tests of process groups, pointed at backend `dmlf`: 3 ranks on this host's CPU.
+
+The tests are those of torch's wheel, unmodified. Two things are arranged around them: the backend
+stands in the tables in which torch lists what a backend can do, as every backend outside of torch
+has to do, and ranks are forked from a server that has imported torch once, instead of spawned.
+
+    python -m tests.torch.suite [NAME ...]      one line of JSON per test; all tests without names
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import unittest
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+os.environ.setdefault("TEMP_DIR", tempfile.mkdtemp(prefix="dmlf-suite-"))
+os.environ.update(BACKEND="dmlf", WORLD_SIZE="3", INIT_METHOD="file://unused", OMP_NUM_THREADS="1")
+
+import torch.distributed as dist  # noqa: E402
+from torch.testing._internal import common_distributed  # noqa: E402
+
+import dmlf.torch  # noqa: E402, F401
+
+features = common_distributed.DistTestCases.backend_feature
+for feature in ("ddp", "subgroup", "plugin"):
+    features[feature].add("dmlf")
+
+from torch.testing._internal.distributed import distributed_test  # noqa: E402
+
+Base = distributed_test.DistributedTest._DistTestBase
+
+
+class TestDmlf(distributed_test.TestDistBackend, Base):
+    """Every test of torch's class, over backend `dmlf`."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+
+        def process(target: Callable[..., None], name: str, **call: Any) -> BaseProcess:
+            # The server has forgotten what was added to the environment since it was started.
+            return context.Process(target=_run, name=name, args=(dict(os.environ), target, call))
+
+        self._start_processes(process)
+
+
+def _run(environment: dict[str, str], target: Callable[..., None], call: dict[str, Any]) -> None:
+    os.environ.update(environment)
+    target(*call["args"], **call["kwargs"])
+
+
+class Outcome(unittest.TestResult):
+    """Prints what became of each test as it ends."""
+
+    def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802
+        super().startTest(test)
+        self._start = time.monotonic()
+        self._said = False
+
+    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802
+        super().stopTest(test)
+        if not self._said:
+            self._say(test, "passed", "")
+
+    def addError(self, test, err) -> None:  # type: ignore[no-untyped-def]  # noqa: N802
+        super().addError(test, err)
+        self._say(test, "failed", self._exc_info_to_string(err, test))
+
+    addFailure = addError  # noqa: N815
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:  # noqa: N802
+        super().addSkip(test, reason)
+        self._say(test, "skipped", reason)
+
+    def _say(self, test: unittest.TestCase, outcome: str, reason: str) -> None:
+        self._said = True
+        name = test.id().rpartition(".")[2]
+        seconds = round(time.monotonic() - self._start, 2)
+        line = {"name": name, "outcome": outcome, "reason": reason, "seconds": seconds}
+        print(json.dumps(line), flush=True)
+
+
+def main(names: list[str]) -> None:
+    """Run the named tests, or all."""
+    names = names or unittest.TestLoader().getTestCaseNames(TestDmlf)
+    unittest.TestSuite(map(TestDmlf, names)).run(Outcome())
+
+
+if __name__ == "__main__":
+    from tests.torch import suite  # ranks find the class by this name
+
+    assert dist.is_available()
+    suite.main(sys.argv[1:])
