@@ -32,6 +32,7 @@ ROOMS = (
     "state",
     "tasks",
     "training",
+    "torch",
     "benchmark",
     "conformance",
     "cli",

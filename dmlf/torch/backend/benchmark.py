@@ -9,6 +9,7 @@ the slowest rank's time of a round counts. Needs an otherwise idle machine.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -45,9 +46,7 @@ class Rounds:
         return sorted(gloo / dmlf for dmlf, gloo in pairs)
 
 
-def measure(
-    world_size: int, samples_per_rank: int, rounds: int = 11, steps: int = 100
-) -> Rounds:
+def measure(world_size: int, samples_per_rank: int, rounds: int = 11, steps: int = 100) -> Rounds:
     """Train `rounds` rounds of `steps` steps over each backend, in turns, on this host."""
     arguments = (world_size, samples_per_rank, rounds, steps)
     with measuring_lock():
@@ -88,7 +87,7 @@ def _trainer(group: dist.ProcessGroup | None, samples: int) -> Callable[[int], N
     torch.manual_seed(0)
     widths = (784, 512, 512, 10)
     layers: list[torch.nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(widths):
         layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
     model = DistributedDataParallel(torch.nn.Sequential(*layers[:-1]), process_group=group)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -99,7 +98,8 @@ def _trainer(group: dist.ProcessGroup | None, samples: int) -> Callable[[int], N
     def train(steps: int) -> None:
         for _ in range(steps):
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(images), labels).backward()
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
     return train

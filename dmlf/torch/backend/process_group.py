@@ -8,6 +8,7 @@ torch passes lists of tensors where a process may have several devices; here eac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -27,6 +28,16 @@ from dmlf.torch.backend.work import CallOrder, FinishedWork, Tensors
 NAME = "dmlf"
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `init_process_group` and `new_group` take as `pg_options`.
+
+    transport: `shm` or `tcp`; None for shm among ranks of one host, and tcp otherwise.
+    """
+
+    transport: str | None = None
+
+
 class DmlfProcessGroup(dist.ProcessGroup):
     """One rank's place in a group of torch.distributed; made by `init_process_group("dmlf")`.
 
@@ -35,10 +46,19 @@ class DmlfProcessGroup(dist.ProcessGroup):
     timeout: how long any wait lasts before DeadlineExceeded.
     """
 
-    def __init__(self, store: Any, rank: int, world_size: int, timeout: timedelta) -> None:
-        super().__init__(rank, world_size)
+    def __init__(
+        self, store: Any, rank: int, world_size: int, timeout: timedelta, options: Options
+    ) -> None:
+        super().__init__(rank, world_size)  # type: ignore[call-arg]
         timeout_s = timeout.total_seconds()
-        meet = partial(transport_over_store, store, rank, world_size, timeout_s=timeout_s)
+        meet = partial(
+            transport_over_store,
+            store,
+            rank,
+            world_size,
+            transport=options.transport,
+            timeout_s=timeout_s,
+        )
         self._group = Group(meet(prefix="collectives"), rank, world_size, timeout_s=timeout_s)
         try:
             self._mailbox = Mailbox(meet(prefix="messages"), rank, world_size, timeout_s)
@@ -48,12 +68,31 @@ class DmlfProcessGroup(dist.ProcessGroup):
         self._collectives = Collectives(self._group)
         self._order = CallOrder(f"{NAME}-group")
         self._timeout_s = timeout_s
+        self._name = self._description = ""
 
     # What it is
 
     def getBackendName(self) -> str:  # noqa: N802
         """The name of the backend."""
         return NAME
+
+    # torch keeps name and description in the C++ backend, which a group in Python lacks.
+
+    def _set_group_name(self, name: str) -> None:
+        self._name = name
+
+    def _set_group_desc(self, description: str) -> None:
+        self._description = description
+
+    @property
+    def group_name(self) -> str:
+        """The name under which torch knows the group."""
+        return self._name
+
+    @property
+    def group_desc(self) -> str:
+        """What its maker says of the group."""
+        return self._description
 
     def set_timeout(self, timeout: timedelta) -> None:
         """Let later calls wait as long as this."""
