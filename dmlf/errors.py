@@ -233,7 +233,7 @@ class DeadlineExceeded(TransportError):
         self.timeout_s = timeout_s
         super().__init__(
             f"rank {rank} waited {timeout_s:g} s for rank {peer}; "
-            "raise --timeout-s if steps take that long"
+            "raise the timeout (--timeout-s) if steps take that long"
         )
 
 

@@ -17,8 +17,14 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-import dmlf
 import dmlf.torch
+from dmlf.errors import (
+    CollectiveMismatch,
+    ConfigError,
+    GroupClosed,
+    SchemaMismatch,
+    TransportError,
+)
 
 
 @contextmanager
@@ -212,7 +218,7 @@ def messages(transport: str) -> None:
         dist.send(torch.zeros(2), right)
         try:
             dist.recv(torch.empty(3), left)
-        except dmlf.SchemaMismatch:
+        except SchemaMismatch:
             return
         raise AssertionError("a message of another size was taken")
 
@@ -269,7 +275,7 @@ def different_calls() -> list[str]:
         for index, call in enumerate(calls):
             try:
                 call()
-            except dmlf.CollectiveMismatch as error:
+            except CollectiveMismatch as error:
                 told.append(str(error))
             else:
                 raise AssertionError(f"rank {rank} was told nothing of call {index}")
@@ -295,11 +301,11 @@ def lost_rank(transport: str) -> str:
         return ""
     try:
         model(torch.ones(1, 4)).sum().backward()
-    except dmlf.TransportError as error:
+    except TransportError as error:
         closed = ""
         try:
             dist.barrier()
-        except dmlf.GroupClosed:
+        except GroupClosed:
             closed = "GroupClosed"
         dist.destroy_process_group()
         return f"{type(error).__name__} {closed}"
@@ -359,7 +365,7 @@ def refused() -> list[str]:
         calls: list[Callable[[], Any]] = [
             lambda: dist.all_reduce(torch.ones(2, dtype=torch.int32), dist.ReduceOp.AVG),
             lambda: dist.all_reduce(torch.ones(2), dist.ReduceOp.BAND),
-            lambda: dist.all_reduce(torch.ones(2), dist.ReduceOp.PREMUL_SUM),
+            lambda: dist.all_reduce(torch.ones(2), dist._make_nccl_premul_sum(2.0)),
             lambda: dist.all_reduce(torch.ones(2).to_sparse()),
             lambda: dist.all_reduce(torch.ones(2, dtype=torch.float8_e5m2)),
             lambda: dist.all_gather([torch.ones(2)] * (size + 1), torch.ones(2)),
@@ -369,7 +375,7 @@ def refused() -> list[str]:
         for call in calls:
             try:
                 call()
-            except dmlf.ConfigError as error:
+            except ConfigError as error:
                 told.append(str(error))
         dist.barrier()
     return told

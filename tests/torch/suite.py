@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 from unittest import mock
 
-os.environ.update(BACKEND="gloo", WORLD_SIZE="3", OMP_NUM_THREADS="1")
+os.environ.update(BACKEND="gloo", WORLD_SIZE="3", INIT_METHOD="file://", OMP_NUM_THREADS="1")
 
 from torch.testing._internal.distributed import distributed_test
 
@@ -53,6 +53,7 @@ class TestDmlf(distributed_test.TestDistBackend, Base):
 
 def _run(environment: dict[str, str], target: Callable[..., None], call: dict[str, Any]) -> None:
     os.environ.update(environment)
+    distributed_test.INIT_METHOD = environment["INIT_METHOD"]
     target(*call["args"], **call["kwargs"])
 
 

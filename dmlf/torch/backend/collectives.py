@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from dmlf.errors import ConfigError
 from dmlf.group import Group
@@ -55,6 +56,38 @@ class Collectives:
                 yield from self._all_reduce(at._replace(bucket=index), wire.flat, operation)
 
         self._group.call(f"all_reduce({operations[0].name}, {_texts(wires)})", steps)
+
+    def all_reduce_sparse(self, tensor: torch.Tensor, reduce_op: Any) -> None:
+        """Replace a sparse (COO) tensor by its sum over all ranks.
+
+        Cost: all that any rank has is brought to all, W - 1 messages each of the numbers of
+        elements, the indices and the values.
+        """
+        own = tensor.detach().coalesce()
+        operation = Operation(reduce_op, own.dtype, self._size)
+        if operation.name != "SUM" or tensor.layout is not torch.sparse_coo:
+            raise ConfigError("op", operation.name, f"SUM of sparse_coo, not of {tensor.layout}")
+
+        def steps(at: Tag) -> Steps[list[torch.Tensor]]:
+            counts = [np.zeros(1, np.int64) for _ in range(self._size)]
+            number = np.array([own.values().shape[0]], np.int64)
+            yield from self._all_gather(at, counts, number)
+            parts = []
+            for index, part in enumerate((own.indices().T, own.values()), start=1):
+                rows = [part.new_empty((int(count[0]), *part.shape[1:])) for count in counts]
+                flats = [Wire(row).flat for row in rows]
+                yield from self._all_gather(at._replace(bucket=index), flats, Wire(part).flat)
+                parts.append(rows)
+            return [
+                torch.sparse_coo_tensor(indices.T, values, own.shape, is_coalesced=True)
+                for indices, values in zip(*parts, strict=True)
+            ]
+
+        text = f"all_reduce({operation.name}, sparse {str(own.dtype)[6:]}{list(own.shape)})"
+        total, *others = self._group.call(text, steps)
+        for other in others:
+            total = total + other
+        tensor.copy_(total.coalesce())
 
     def reduce(self, wire: Wire, reduce_op: Any, root: int) -> None:
         """Replace the wire of `root` by the reduction over all ranks; other ranks keep theirs.
@@ -112,9 +145,7 @@ class Collectives:
         def steps(at: Tag) -> Steps[None]:
             for index, (row, block) in enumerate(zip(outs, blocks, strict=True)):
                 flats = [wire.flat for wire in row]
-                np.copyto(flats[self._rank], block.flat)
-                place = at._replace(bucket=index)
-                yield from all_gather(self._member, place, flats.__getitem__, self._into(flats))
+                yield from self._all_gather(at._replace(bucket=index), flats, block.flat)
 
         self._group.call(f"all_gather({'; '.join(map(_texts, outs))})", steps)
 
@@ -177,6 +208,10 @@ class Collectives:
 
         yield from exchange(self._member, at, 0, blocks.__getitem__, take)
         fold.finish()
+
+    def _all_gather(self, at: Tag, flats: Sequence[Vector], own: Vector) -> Steps[None]:
+        np.copyto(flats[self._rank], own)
+        yield from all_gather(self._member, at, flats.__getitem__, self._into(flats))
 
     def _broadcast(self, at: Tag, flat: Vector, root: int) -> Steps[None]:
         into = self._into([flat] * self._size)

@@ -113,8 +113,12 @@ class DmlfProcessGroup(dist.ProcessGroup):
     # Reductions
 
     def allreduce(self, tensors: Tensors, opts: Any = None) -> dist.Work:
-        """Replace the tensor by its reduction over all ranks."""
+        """Replace the tensor by its reduction over all ranks; a sparse one by its sum."""
         opts = opts or c10d.AllreduceOptions()
+        if tensors[0].is_sparse:
+            (sparse,) = tensors
+            call = partial(self._collectives.all_reduce_sparse, sparse, opts.reduceOp)
+            return self._run(call, tensors, [], opts)
         wires = _wires(tensors)
         return self._run(
             partial(self._collectives.all_reduce, wires, opts.reduceOp), tensors, wires, opts
