@@ -111,6 +111,10 @@ def reductions(op: str, dtypes: Sequence[torch.dtype]) -> None:
             assert same(out, expected(op, [row[rank] for row in rows])), (numel, "reduce_scatter")
             dist.reduce_scatter_single(out, torch.cat(rows[rank]), reduce_op)
             assert same(out, expected(op, [row[rank] for row in rows])), (numel, "tensor")
+            whole = torch.cat(rows[rank])
+            out = whole[rank * numel : (rank + 1) * numel]
+            dist.reduce_scatter_single(out, whole, reduce_op)
+            assert same(out, expected(op, [row[rank] for row in rows])), (numel, "in place")
 
 
 def copies(transport: str, dtypes: Sequence[torch.dtype]) -> None:

@@ -1,9 +1,9 @@
 """torch's own tests of process groups, pointed at backend `dmlf`: 3 ranks on this host's CPU.
 
-The bodies of the tests are those of torch's wheel, unmodified. Three things are arranged around them.
-Tests say for which of torch's own backends they are meant; what is meant for Gloo on the CPU runs,
-and so do tests of all_to_all, which are meant for MPI, and those of subgroups, for which torch asks
-8 ranks of all but MPI. Ranks are forked from a server that has imported torch once.
+The bodies of the tests are those of torch's wheel, unmodified. Three things are arranged around
+them. Tests say for which of torch's own backends they are meant: what is meant for Gloo on the CPU
+runs, and so do tests of all_to_all, which are meant for MPI, and those of subgroups, for which
+torch asks 8 ranks of all but MPI. Ranks are forked from a server that has imported torch once.
 
     python -c "from tests.torch import suite; suite.main([])"
 

@@ -201,10 +201,13 @@ class Collectives:
         self, at: Tag, blocks: Sequence[Vector], operation: Operation, out: Vector
     ) -> Steps[None]:
         """Fold the blocks that all ranks have for this one into `out`."""
-        fold = operation.fold(self._rank, blocks[self._rank], out)
+        own = blocks[self._rank]
+        if own is not out and np.may_share_memory(own, out):  # the output is a part of the input
+            own = own.copy()
+        fold = operation.fold(self._rank, own, out)
 
         def take(src: int, payload: Any) -> None:
-            fold.take(src, self._checked(payload, out))
+            fold.take(src, own if src == self._rank else self._checked(payload, out))
 
         yield from exchange(self._member, at, 0, blocks.__getitem__, take)
         fold.finish()
