@@ -19,9 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 import dmlf.torch
 from dmlf.errors import (
+    CollectiveAborted,
     CollectiveMismatch,
     ConfigError,
     GroupClosed,
+    NoAnswer,
     SchemaMismatch,
     TransportError,
 )
@@ -314,6 +316,21 @@ def lost_rank(transport: str) -> str:
         dist.destroy_process_group()
         return f"{type(error).__name__} {closed}"
     return "no error"
+
+
+def aborted() -> str:
+    """Rank 0 gives up an operation that nobody else will begin."""
+    dist.init_process_group("dmlf", timeout=timedelta(hours=1))
+    work = dist.all_reduce(torch.ones(1), async_op=True) if dist.get_rank() == 0 else None
+    if work is not None:
+        with pytest.raises(NoAnswer):
+            work.wait(timedelta(milliseconds=1))
+    dist.distributed_c10d._get_default_group().abort()
+    if work is None:
+        return ""
+    with pytest.raises(CollectiveAborted):
+        work.wait()
+    return type(work.exception()).__name__
 
 
 def ddp_bits(variants: list[dict[str, Any]], steps: int) -> list[str]:

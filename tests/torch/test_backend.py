@@ -62,6 +62,10 @@ def test_a_lost_rank_is_a_typed_error_in_backward(transport: str, error: str) ->
     assert dmlf.launch(programs.lost_rank, 2, (transport,)) == [f"{error} GroupClosed", ""]
 
 
+def test_an_aborted_group_ends_what_is_outstanding() -> None:
+    assert dmlf.launch(programs.aborted, 2) == ["CollectiveAborted", ""]
+
+
 def test_ddp_gives_the_same_bits_however_it_lays_out_its_buckets() -> None:
     variants = [
         {"bucket_cap_mb": cap, "static_graph": static, "gradient_as_bucket_view": view}

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-from dmlf.errors import ConfigError
+from dmlf.errors import CollectiveAborted, ConfigError
 from dmlf.group import Group
 from dmlf.group.rendezvous import transport_over_store
 from dmlf.torch.backend.collectives import Collectives
@@ -59,7 +59,14 @@ class DmlfProcessGroup(dist.ProcessGroup):
             transport=options.transport,
             timeout_s=timeout_s,
         )
-        self._group = Group(meet(prefix="collectives"), rank, world_size, timeout_s=timeout_s)
+        self._aborted = False
+        self._group = Group(
+            meet(prefix="collectives"),
+            rank,
+            world_size,
+            timeout_s=timeout_s,
+            interrupt=self._stop_if_aborted,
+        )
         try:
             self._mailbox = Mailbox(meet(prefix="messages"), rank, world_size, timeout_s)
         except BaseException:
@@ -105,10 +112,15 @@ class DmlfProcessGroup(dist.ProcessGroup):
         self._mailbox.close()
 
     def abort(self) -> None:
-        """Free all links at once."""
+        """End what is outstanding, and free all links at once."""
+        self._aborted = True
+        self._order.close()
         self._group.abandon()
         self._mailbox.abandon()
-        self._order.close()
+
+    def _stop_if_aborted(self) -> None:
+        if self._aborted:
+            raise CollectiveAborted(0)
 
     # Reductions
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.futures import Future
 
-from dmlf.errors import GroupClosed
+from dmlf.errors import GroupClosed, NoAnswer
 
 Tensors = list[torch.Tensor]
 _NO_BACKWARD = -1
@@ -80,9 +80,12 @@ class PendingWork(dist.Work):
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Return when the operation is over; raise what it has raised.
 
-        The operation keeps the group's own timeout, so this ends in any case.
+        Without `timeout` this lasts as long as the operation, which keeps that of its group.
+        Raises NoAnswer after `timeout`; the operation goes on.
         """
-        self._over.wait()
+        given_s = 0.0 if timeout is None else timeout.total_seconds()
+        if not self._over.wait(given_s if given_s > 0.0 else None):
+            raise NoAnswer("the group", given_s, "the operation goes on")
         if self._error is not None:
             raise self._error
         return True
