@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,25 @@ def test_what_a_run_leaves_behind_fails_it(monkeypatch: pytest.MonkeyPatch) -> N
         process.kill()
         process.wait()
     assert problem == f"left behind: 1 descriptors; processes {process.pid}"
+
+
+def test_a_campaign_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    """SIGTERM ends it, whatever its run makes of signals; its folders of checkpoints go too."""
+    output = tmp_path / "faults.json"
+    command = [sys.executable, "-m", "dmlf", "faults", "--runs", "500", "--output", str(output)]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    campaign = subprocess.Popen(
+        command, env={**os.environ, "TMPDIR": str(scratch)}, stdout=subprocess.PIPE, text=True
+    )
+    assert campaign.stdout is not None
+    for _ in range(2):
+        assert campaign.stdout.readline()
+    campaign.send_signal(signal.SIGTERM)
+    campaign.communicate(timeout=60)
+    assert campaign.returncode == 128 + signal.SIGTERM
+    assert list(scratch.glob("dmlf-*")) == []
+    assert not output.exists()
 
 
 def test_the_verb_writes_and_judges(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
