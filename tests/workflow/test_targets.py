@@ -29,9 +29,36 @@ def test_a_path_asks_for_one_run_listed_or_not(checkout: Checkout, path: str, ru
 
 def test_whatever_is_registered_can_be_asked_for(checkout: Checkout) -> None:
     strategies = [f"{name}-{transport}" for name in registry() for transport in TRANSPORTS]
-    assert len(strategies) >= 2
+    in_groups = len(registry())  # over process_group, one strategy per algorithm
+    assert len(strategies) > in_groups
     jobs = checkout.plan(*map(run_path, strategies))
-    assert jobs == {**BEFORE_TRAINING, "train_protocol": len(strategies)}
+    assert jobs == {
+        **BEFORE_TRAINING,
+        "train_protocol": len(strategies) - in_groups,
+        "train_process_group": in_groups,
+    }
+
+
+@pytest.mark.parametrize(
+    ("strategy", "launcher", "processes"),
+    [
+        ("ring-process_group", "python", 2),
+        ("parameter_server-process_group", "torchrun --nproc-per-node=$num_processes", 3),
+        ("native-process_group", "srun torchrun --nproc-per-node=$((num_processes / nodes))", 2),
+    ],
+)
+def test_the_launcher_of_a_group_can_be_replaced(
+    checkout: Checkout, strategy: str, launcher: str, processes: int
+) -> None:
+    planned = checkout.snakemake(
+        "--dry-run",
+        "--printshellcmds",
+        run_path(strategy),
+        *(("--set-resources", f"train_process_group:launcher={launcher}") * (launcher != "python")),
+    )
+    assert planned.code == 0, planned.text
+    assert f"num_processes={processes}; nodes=1;" in planned.text
+    assert f"exec {launcher} -m dmlf train --task digits" in planned.text
 
 
 @pytest.mark.parametrize(
