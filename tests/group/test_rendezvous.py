@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dmlf.conformance.groups import close_all
 from dmlf.errors import (
     AuthenticationError,
     ConfigError,
@@ -32,7 +33,6 @@ from dmlf.transport.shm import ShmTransport, create_memory
 from dmlf.transport.shm.handover import Counter, collect
 from dmlf.transport.tcp import TcpTransport
 from tests.group.stores import DictStore, meet
-from tests.transport.groups import close_all
 
 TIMEOUT_S = 30.0
 KINDS = {"shm": ShmTransport, "tcp": TcpTransport}
