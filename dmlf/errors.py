@@ -172,8 +172,10 @@ class GroupClosed(DmlfError):
     def __init__(self, call: str, cause: str | None = None) -> None:
         self.call = call
         self.cause = cause
-        why = "closed" if cause is None else f"broken by an earlier error ({cause})"
-        super().__init__(f"{call}: the group was {why}; start its ranks anew")
+        why = "it was closed" if cause is None else cause
+        super().__init__(
+            f"{call}: the group is not open ({why}); call dmlf.init, or make another group"
+        )
 
 
 class NonFiniteGradient(DmlfError):

@@ -15,6 +15,7 @@ from dmlf.numerics import OPERATIONS
 Vector = npt.NDArray[Any]
 _NAMES = ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 _DTYPES = frozenset(map(np.dtype, _NAMES))
+_TEXTS: dict[Any, str] = {}  # by dtype, as numpy takes long to name one
 
 
 class Operand:
@@ -37,7 +38,7 @@ class Operand:
             raise ConfigError("array", "MaskedArray", "an array without a mask")
         self._array = np.ascontiguousarray(array)
         self.flat: Vector = self._array.reshape(-1)
-        dtype = str(value.dtype).removeprefix("torch.")
+        dtype = _TEXTS.get(value.dtype) or _text_of(value.dtype)
         self.text = f"{dtype}{list(value.shape)}"
 
     def check_writable(self) -> None:
@@ -79,6 +80,11 @@ class Operand:
         if self._is_array:
             return shaped
         return _tensor(shaped).to(device=self._value.device, dtype=self._value.dtype)
+
+
+def _text_of(dtype: Any) -> str:
+    text = _TEXTS[dtype] = str(dtype).removeprefix("torch.")
+    return text
 
 
 def _array_of(value: Any) -> Vector:

@@ -34,7 +34,8 @@ from dmlf.transport.tcp.sockets import Listener, listen
 _PHASES = tuple(Phase)
 _HEADER = 8  # generation, step, bucket, phase, round, src, bytes of the payload, dtype
 _BYTES, _GOODBYE = -1, -2  # in place of a dtype
-_DTYPES = tuple(np.dtype(name) for name in ("f4", "f8", "i8", "i4", "i2", "i1", "u1", "u2"))
+_NAMES = ("f4", "f8", "i8", "i4", "i2", "i1", "u1", "u2", "u4", "u8", "f2", "c8", "c16", "?")
+_DTYPES = tuple(map(np.dtype, _NAMES))
 _CODES = {dtype: code for code, dtype in enumerate(_DTYPES)}
 
 CONNECT_S = 60.0

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from dmlf.conformance.groups import group as transports_of
 from dmlf.group import Group
-from tests.transport.groups import group as transports_of
 
 TIMEOUT_S = 30.0
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmlf.conformance.driving import Outcome, Sent, drive
 from dmlf.errors import CollectiveMismatch, GroupClosed, ProtocolError
 from dmlf.numerics import ElementwiseAccumulator
 from dmlf.protocol import (
@@ -30,7 +31,6 @@ from dmlf.protocol import (
     reduce_scatter,
     scatter,
 )
-from tests.protocol.driving import Outcome, Sent, drive
 
 WORLDS = range(1, 9)
 AT = Tag(2, 7, 0, Phase.CALL, 0, 0)
