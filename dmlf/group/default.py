@@ -65,7 +65,7 @@ def is_initialized() -> bool:
 def default_group() -> Group:
     """The group that `init` has made. Raises GroupClosed without one."""
     if not _current:
-        raise GroupClosed("dmlf", "dmlf.init() was not called, or dmlf.shutdown() was")
+        raise GroupClosed("default group", "dmlf.init() was not called, or dmlf.shutdown() was")
     return _current[0]
 
 

@@ -31,5 +31,5 @@ if "--torch-after" in sys.argv:
     dist.init_process_group("gloo")
     ones = torch.ones(2)
     dist.all_reduce(ones)
-    print(f"torch {dmlf.rank()} {ones.tolist()}")
+    print(f"torch {dist.get_rank()} {ones.tolist()}")
     dist.destroy_process_group()
