@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from dmlf.errors import ScriptExited
-from dmlf.group.group import usable_algorithms
 from dmlf.group.launching import launch_script
 from dmlf.group.ranks import Script
+from dmlf.protocol import registry
 from dmlf.transport import TRANSPORTS
 
 
@@ -33,7 +33,7 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument(
         "--algorithm",
-        choices=usable_algorithms(),
+        choices=list(registry()),
         default="ring",
         help="of all_reduce, unless dmlf.init says otherwise (default: %(default)s)",
     )

@@ -362,12 +362,13 @@ def check_timeout(timeout_s: float) -> float:
 
 def usable_algorithms() -> list[str]:
     """The names of the registered algorithms that are an all-reduce, without servers."""
-    return [name for name, algorithm in registry().items() if algorithm.all_reduce is not None]
+    return [name for name in registry().usable() if registry()[name].all_reduce is not None]
 
 
 def all_reduce_named(name: str) -> Algorithm:
     """The registered algorithm `name`. Raises ConfigError if it has servers or is none."""
-    if name not in usable_algorithms():
+    algorithm = registry().get(name)
+    if algorithm is None or algorithm.all_reduce is None:
         allowed = f"one without servers: {', '.join(usable_algorithms())}"
         raise ConfigError("algorithm", name, allowed)
-    return registry()[name]
+    return algorithm
