@@ -28,10 +28,10 @@ HEADING = "## Faults survived"
 _WHAT = (
     "Small runs are broken at places that a seed chooses: ranks and servers are killed, stopped "
     "and delayed, messages dropped, doubled, misdirected and garbled, links silenced and cut, "
-    "gradients made infinite, parameters flipped, disks filled. Each run must then end in the very bits of the run that "
-    "nothing has happened to: by itself where a restart can mend it, else with its typed error, "
-    "and in these bits once it is resumed from its checkpoint. A fault that did not strike, or "
-    "that nobody noticed, counts as a failure. A pause shorter than the timeout must not be "
+    "gradients made infinite, parameters flipped, disks filled. Each run must then end in the very "
+    "bits of the run that nothing has happened to: by itself where a restart can mend it, else "
+    "with its typed error, and in these bits once it is resumed from its checkpoint. A fault that "
+    "did not strike, or that nobody noticed, counts as a failure. A pause shorter than the timeout must not be "
     "taken for one."
 )
 _CAPTION = (
