@@ -31,8 +31,8 @@ _WHAT = (
     "gradients made infinite, parameters flipped, disks filled. Each run must then end in the very "
     "bits of the run that nothing has happened to: by itself where a restart can mend it, else "
     "with its typed error, and in these bits once it is resumed from its checkpoint. A fault that "
-    "did not strike, or that nobody noticed, counts as a failure. A pause shorter than the timeout must not be "
-    "taken for one."
+    "did not strike, or that nobody noticed, counts as a failure. A pause shorter than "
+    "the timeout must not be taken for one."
 )
 _CAPTION = (
     "Left: from the fault to the first sign of it; right: from there until all ranks train again. "
