@@ -234,8 +234,8 @@ def _replay(parsed: argparse.Namespace) -> int:
                 config,
                 sys.argv,
                 constraints_path(),
-                started_at,
-                datetime.now(UTC),
+                started_at=started_at,
+                finished_at=datetime.now(UTC),
                 plugins=plugged_into(config),
             ),
         }

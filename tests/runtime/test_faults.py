@@ -87,7 +87,7 @@ def strike(*texts: str) -> tuple[list[Any], list[int], list[str]]:
         list(enumerate(map(parse_fault, texts))),
         fired.append,
         lambda: {"w": np.zeros(1, np.float32)},
-        lambda: done.append("corrupt"),
+        done.append,
     )
 
     def protocol() -> Any:
@@ -128,7 +128,21 @@ def test_messages_are_dropped_doubled_and_misdirected_once() -> None:
     misdirected, _, _ = strike("misdirect:rank=0,step=4,phase=push")
     assert misdirected[0].tag == EFFECTS[0].tag._replace(src=1)
     assert misdirected[1:] == (EFFECTS * 2)[1:]
-    assert strike("corrupt:rank=0,step=4,phase=push") == (EFFECTS * 2, [0], ["corrupt"])
+    for kind in ("corrupt", "cut"):
+        assert strike(f"{kind}:rank=0,step=4,phase=push") == (EFFECTS * 2, [0], [kind])
+
+
+def test_a_muted_link_swallows_what_is_sent_and_nothing_else() -> None:
+    seen, fired, _ = strike("mute:rank=0,step=4,phase=push,bucket=1")
+    first = next(index for index, effect in enumerate(EFFECTS) if effect.tag.bucket == 1)
+    to = EFFECTS[first].dst
+    expected = [
+        effect
+        for index, effect in enumerate(EFFECTS * 2)
+        if index < first or not isinstance(effect, Send) or effect.dst != to
+    ]
+    assert (seen, fired) == (expected, [0])
+    assert len(expected) < 2 * len(EFFECTS) - 1, "more than one message is gone"
 
 
 def test_what_a_rank_computes_is_broken_once() -> None:
@@ -137,7 +151,7 @@ def test_what_a_rank_computes_is_broken_once() -> None:
     texts = ["raise:rank=0,step=4", "nan:rank=0,step=4", "flip:rank=0,step=4"]
     texts += ["disk-full:rank=0,step=4"]
     specs = list(enumerate(map(parse_fault, texts)))
-    injector = Injector(specs, fired.append, lambda: parameters, lambda: None)
+    injector = Injector(specs, fired.append, lambda: parameters, fired_nothing)
     injector.compute(3)
     with pytest.raises(InjectedError, match="raise:rank=0,step=4"):
         injector.compute(4)
@@ -151,6 +165,10 @@ def test_what_a_rank_computes_is_broken_once() -> None:
     assert parameters["a"].tolist() == [1.5 + 2.0**-7, 2.5]
     assert [injector.disk_is_full(step) for step in (3, 5, 6)] == [False, True, False]
     assert fired == [0, 1, 2, 3]
+
+
+def fired_nothing(kind: FaultKind) -> None:
+    raise AssertionError(f"{kind} was not asked for")
 
 
 def iter_of(effect: Any) -> Any:

@@ -457,6 +457,7 @@ def test_killed_from_outside_at_any_moment(transport: str, victim: int, tmp_path
         ({}, {"timeline_steps": 3}, "timeline"),
         ({}, {"faults": [parse_fault("kill:rank=2,step=1")]}, "fault"),
         ({}, {"faults": [parse_fault("corrupt:rank=0,step=1,phase=commit")]}, "fault"),
+        ({}, {"faults": [parse_fault("cut:rank=0,step=1,phase=commit")]}, "fault"),
         ({}, {"faults": [parse_fault("disk-full:rank=0,step=1")]}, "fault"),
     ],
 )

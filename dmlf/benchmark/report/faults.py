@@ -27,12 +27,12 @@ from dmlf.benchmark.statistics import median_estimate, significant
 HEADING = "## Faults survived"
 _WHAT = (
     "Small runs are broken at places that a seed chooses: ranks and servers are killed, stopped "
-    "and delayed, messages dropped, doubled, misdirected and garbled, gradients made infinite, "
-    "parameters flipped, disks filled. Each run must then end in the very bits of the run that "
-    "nothing has happened to: by itself where a restart can mend it, else with its typed error, "
-    "and in these bits once it is resumed from its checkpoint. A fault that did not strike, or "
-    "that nobody noticed, counts as a failure. A pause shorter than the timeout must not be "
-    "taken for one."
+    "and delayed, messages dropped, doubled, misdirected and garbled, links silenced and cut, "
+    "gradients made infinite, parameters flipped, disks filled. Each run must then end in the very "
+    "bits of the run that nothing has happened to: by itself where a restart can mend it, else "
+    "with its typed error, and in these bits once it is resumed from its checkpoint. A fault that "
+    "did not strike, or that nobody noticed, counts as a failure. A pause shorter than "
+    "the timeout must not be taken for one."
 )
 _CAPTION = (
     "Left: from the fault to the first sign of it; right: from there until all ranks train again. "
