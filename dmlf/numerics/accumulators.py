@@ -59,13 +59,15 @@ def _all_finite(values: Float32) -> bool:
 class Float32Accumulator:
     """Adds in the order of arrival of the protocol's own rounds; that order is published.
 
-    flat: [numel] float32, this rank's gradient; it is replaced by the global sum, in place.
+    flat: [numel] float32 (or float64, added as such), this rank's gradient; it is replaced by the
+    global sum, in place.
     """
 
     def __init__(self, rank: int, flat: Float32) -> None:
         self._rank = rank
         self.flat = flat
         self.numel = flat.size
+        self._dtype = flat.dtype
         self._finite = True
         self._added: tuple[slice, bool] | None = None  # the sum made last, and whether it is finite
 
@@ -85,12 +87,12 @@ class Float32Accumulator:
 
     def load(self, chunk: slice, payload: Any) -> None:
         """Replace the partial sum of `chunk`."""
-        self.flat[chunk] = checked_payload(self._rank, payload, chunk, np.float32)
+        self.flat[chunk] = checked_payload(self._rank, payload, chunk, self._dtype)
         self._added = None
 
     def add(self, chunk: slice, payload: Any) -> None:
         """Add a received partial sum, in place; see in passing whether all of it is finite."""
-        own, received = self.flat[chunk], checked_payload(self._rank, payload, chunk, np.float32)
+        own, received = self.flat[chunk], checked_payload(self._rank, payload, chunk, self._dtype)
         finite = True
         with np.errstate(over="ignore", invalid="ignore"):  # found by is_finite
             for start in range(0, own.size, _BLOCK):
@@ -113,7 +115,7 @@ class Float32Accumulator:
 
     def store(self, chunk: slice, payload: Any) -> None:
         """Take final values of `chunk` from another rank."""
-        self.flat[chunk] = checked_payload(self._rank, payload, chunk, np.float32)
+        self.flat[chunk] = checked_payload(self._rank, payload, chunk, self._dtype)
         self._added = None
 
     def is_finite(self) -> bool:

@@ -1,0 +1,152 @@
+"""One synchronisation of gradients: from `.grad` of every rank to the sum, or mean, in all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from dmlf.errors import ConfigError, NonFiniteGradient
+from dmlf.group import Group
+from dmlf.numerics.exact import MAX_TERMS
+from dmlf.protocol import Accumulator, Algorithm, Steps, Tag, agree_on_any
+from dmlf.torch.bucket import gradient_buckets
+
+_ACTIVE = 1 << 15
+REDUCTIONS = ("float32", "exact")
+GRADIENT_OPS = ("mean", "sum")
+
+
+class GradientReducer:
+    """Sums the gradients of `named` parameters over all ranks of a group, when it is told to.
+
+    Fulfils `dmlf.runtime.Local`. A parameter that has no gradient on some ranks counts as zero
+    there; one that has none on any rank is left alone, and a bucket of such is not sent.
+    name: of what is synchronised, for errors. algorithm: of the group where it is None.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        named: Mapping[str, torch.Tensor],
+        *,
+        name: str,
+        reduction: str,
+        gradient_op: str,
+        bucket_cap_mb: float,
+        algorithm: Algorithm | None = None,
+    ) -> None:
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("gradient_op", gradient_op, GRADIENT_OPS)
+        if isinstance(bucket_cap_mb, bool) or not bucket_cap_mb > 0:
+            raise ConfigError("bucket_cap_mb", bucket_cap_mb, "MiB, more than 0")
+        self.exact = reduction == "exact"
+        self.active: list[int] = []  # the ranks that had gradients in the last step
+        self.last_active: list[int] = []  # the same, of the last step in which there were any
+        self._group = group
+        self._algorithm = algorithm or group.algorithm
+        cap_bytes = max(4, int(bucket_cap_mb * 2**20))
+        self._buckets = gradient_buckets(group, named, reduction, cap_bytes)
+        self._numbers = np.cumsum([0, *(len(bucket.parameters) for bucket in self._buckets)])
+        self._divisor = group.world_size if gradient_op == "mean" else 1
+        self._text = f"{name} step ({len(named)} gradients, {reduction}, {gradient_op})"
+        self._local_terms = 0
+        self._num_terms = 0
+        self._used: list[list[bool]] = []
+        self._needed: list[int] = []
+
+    def add_pass(self) -> None:
+        """Take note of the end of a backward pass; in `exact` its gradients become a term."""
+        self._local_terms += 1
+        if self.exact:
+            for bucket in self._buckets:
+                bucket.add_term()
+
+    def reduce(self) -> None:
+        """Replace `.grad` of all parameters by the sum, or mean, over all ranks.
+
+        Raises NonFiniteGradient, on all ranks alike, with `.grad` cleared.
+        """
+        self._step(active=True)
+
+    def accompany(self) -> None:
+        """Take part in a `reduce` of others, without gradients: `.grad` is None afterwards."""
+        self.clear()
+        self._step(active=False)
+
+    def clear(self) -> None:
+        """Forget all gradients."""
+        for bucket in self._buckets:
+            bucket.forget_terms()
+            for parameter in bucket.parameters:
+                parameter.grad = None
+        self._local_terms = 0
+
+    def _step(self, active: bool) -> None:
+        self._is_active = active
+        ballot = self._ballot()
+
+        def protocol(at: Tag) -> Steps[None]:
+            member = self._group.member
+            bits = yield from agree_on_any(member, range(member.world_size), at, ballot)
+            self._learn(bits)
+            if self._needed:
+                yield from self._algorithm.worker_step(member, at.step, len(self._needed))
+
+        try:
+            self._group.call(self._text, protocol, self)
+        except NonFiniteGradient:
+            self.clear()
+            raise
+        self._local_terms = 0
+        for bucket in self._buckets:
+            bucket.forget_terms()
+
+    def _ballot(self) -> bytes:
+        """What this rank has: 16 bits per rank (active, number of terms), a bit per parameter."""
+        numbers = np.zeros(self._group.world_size, "<u2")
+        used = np.zeros(self._numbers[-1], np.bool_)
+        if self._is_active:
+            numbers[self._group.rank] = _ACTIVE | min(self._local_terms, _ACTIVE - 1)
+            used[:] = [has for bucket in self._buckets for has in bucket.has_gradient()]
+        return numbers.tobytes() + np.packbits(used).tobytes()
+
+    def _learn(self, bits: bytes) -> None:
+        """Take in what all ranks together have."""
+        size = 2 * self._group.world_size
+        numbers = np.frombuffer(bits[:size], "<u2")
+        used = np.unpackbits(np.frombuffer(bits[size:], np.uint8), count=self._numbers[-1])
+        self.active = [int(rank) for rank in np.flatnonzero(numbers)]
+        self.last_active = self.active or self.last_active
+        self._num_terms = int((numbers & (_ACTIVE - 1)).sum())
+        if self.exact and self._num_terms > MAX_TERMS:
+            allowed = f"at most {MAX_TERMS} backward passes in a step, of all ranks together"
+            raise ConfigError("reduction", "exact", f"{allowed} (there were {self._num_terms})")
+        self._used = [part.tolist() for part in np.split(used != 0, self._numbers[1:-1])]
+        self._needed = [index for index, part in enumerate(self._used) if any(part)]
+
+    def gradient(self, step: int, bucket: int) -> Accumulator:
+        """The accumulator of a bucket, with this rank's gradients in it."""
+        return self._buckets[self._needed[bucket]].accumulator(self._num_terms)
+
+    def apply(self, step: int) -> None:
+        """Hand out the sums; the step is committed."""
+        if self._is_active:
+            for index in self._needed:
+                self._buckets[index].hand_out(self._used[index], self._divisor)
+
+    def read_parameters(self, bucket: int) -> Any:
+        """Never asked for without servers."""
+        raise AssertionError("an all-reduce has no parameters")
+
+    def write_parameters(self, bucket: int, payload: Any) -> None:
+        """Never asked for without servers."""
+        raise AssertionError("an all-reduce has no parameters")
+
+
+def check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise ConfigError if `value` is none of `allowed`."""
+    if value not in allowed:
+        raise ConfigError(key, value, ", ".join(allowed))
