@@ -221,12 +221,19 @@ class Group:
         self.call(text, lambda at: worker_step(self.member, at.step, num_buckets), local)
 
     def call(
-        self, text: str, protocol: Callable[[Tag], Steps[Result]], local: Local | None = None
+        self,
+        text: str,
+        protocol: Callable[[Tag], Steps[Result]],
+        local: Local | None = None,
+        *,
+        bits: bytes = b"",
+        learn: Callable[[bytes], None] | None = None,
     ) -> Result:
         """Run `protocol(at)` as the next collective of the group, once all ranks call `text`.
 
         at: the tag of the call; its `step` is the call's number. local: fulfils the effects that
         are not messages; its step must end with a commit where it sends registered vectors.
+        bits: as many on all ranks; before the protocol `learn` is given those that any has set.
         """
         with self._turn:
             transport = self._open(text)
@@ -239,8 +246,12 @@ class Group:
             sent, agreed = driver.messages_sent, False
             self._calling = True
             try:
-                registered = driver.run(agree_on_call(member, at, text, self._registers))
+                registered, learned = driver.run(
+                    agree_on_call(member, at, text, self._registers, bits)
+                )
                 agreed = True
+                if learn is not None:
+                    learn(learned)
                 result = driver.run(protocol(at))
                 if registered and local is None:  # a step's commit is a barrier already
                     driver.run(_barrier(member, at))

@@ -2,7 +2,7 @@
 
 from dmlf.protocol import algorithms as algorithms
 from dmlf.protocol.accumulator import Accumulator
-from dmlf.protocol.agree import agree, agree_on_any, confirm_equal
+from dmlf.protocol.agree import agree, confirm_equal
 from dmlf.protocol.algorithm import (
     Algorithm,
     BucketShape,
@@ -72,7 +72,6 @@ __all__ = [
     "WriteParameters",
     "agree",
     "agree_holdings",
-    "agree_on_any",
     "agree_on_call",
     "all_gather",
     "all_reduce_algorithm",

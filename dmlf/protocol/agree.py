@@ -47,24 +47,6 @@ def agree(
         distance, round_ = distance * 2, round_ + 1
 
 
-def agree_on_any(member: Member, ranks: range, at: Tag, bits: bytes) -> Steps[bytes]:
-    """Return the bits that any of `ranks` has set in `bits`, which is as long on all of them.
-
-    Cost: ceil(log2 n) messages a rank, as long as `bits`.
-    """
-    merged = int.from_bytes(bits, "little")
-
-    def merge(payload: bytes) -> None:
-        nonlocal merged
-        if len(payload) != len(bits):
-            raise SchemaMismatch(member.rank, f"{len(bits)} bytes", f"{len(payload)} bytes", "bits")
-        merged |= int.from_bytes(payload, "little")
-
-    start = at.of(Phase.SURVEY, 0, member.rank)
-    yield from agree(member, ranks, start, lambda: merged.to_bytes(len(bits), "little"), merge)
-    return merged.to_bytes(len(bits), "little")
-
-
 def agree_verdict(member: Member, ranks: range, step: int, finite: bool) -> Steps[bytes]:
     """Return COMMIT once each of `ranks` holds its part of `step`, if all of it is finite.
 

@@ -33,19 +33,34 @@ class GradientBucket:
     """
 
     def __init__(
-        self, group: Group, layout: Bucket, parameters: Sequence[torch.Tensor], exact: bool
+        self,
+        group: Group,
+        layout: Bucket,
+        parameters: Sequence[torch.Tensor],
+        *,
+        exact: bool,
+        divisor: int,
     ) -> None:
         dtype = _ADDED_AS[parameters[0].dtype]
         self.layout = layout
         self.parameters = parameters
         self._rank = group.rank
         self._exact = exact
+        self._divisor = divisor
         self.flat: npt.NDArray[Any] = group.allocate(layout.numel, dtype)
         self._views = self._views_of(self.flat)
         self._total = group.allocate(layout.numel, np.int64) if exact else None
         self._rows: npt.NDArray[np.float32] = np.empty((0, layout.numel), np.float32)
         self._num_terms = 0
         self._seen = [False] * len(parameters)
+
+    def move_in(self, index: int) -> None:
+        """Bring the gradient of one parameter here while it is in the cache, and free its own."""
+        parameter, view = self.parameters[index], self._views[index]
+        gradient = parameter.grad
+        if gradient is not None and gradient is not view and _alike(gradient, view):
+            view.copy_(gradient)
+            parameter.grad = view
 
     def has_gradient(self) -> list[bool]:
         """For each parameter, whether this rank has a gradient of it since the last sum."""
@@ -70,10 +85,10 @@ class GradientBucket:
             parameter.grad = None
 
     def accumulator(self, num_terms: int) -> Accumulator:
-        """This rank's part of the sum. num_terms: of all ranks together, if exact."""
+        """This rank's part of the sum, or mean. num_terms: of all ranks together, if exact."""
         if not self._exact:
             self._fill(self._views)
-            return Float32Accumulator(self._rank, self.flat)
+            return Float32Accumulator(self._rank, self.flat, self._divisor)
         return ExactAccumulator(
             self._rank,
             self._rows[: self._num_terms],
@@ -81,15 +96,14 @@ class GradientBucket:
             num_terms,
             self.flat,
             self._total,
+            self._divisor,
         )
 
-    def hand_out(self, used: Sequence[bool], divisor: int) -> None:
-        """Divide the sum, and make it `.grad` of the parameters that are `used` on any rank."""
-        if divisor != 1:
-            self.flat /= self.flat.dtype.type(divisor)
+    def hand_out(self, used: Sequence[bool]) -> None:
+        """Make the result `.grad` of the parameters that are `used` on any rank."""
         for parameter, view, is_used in zip(self.parameters, self._views, used, strict=True):
             if is_used:
-                same = parameter.dtype == view.dtype and parameter.device == view.device
+                same = _alike(parameter, view)
                 parameter.grad = view if same else view.to(parameter.device, parameter.dtype)
 
     def forget_terms(self) -> None:
@@ -115,16 +129,27 @@ class GradientBucket:
         return [tensor[at.slice].view(at.shape) for at in self.layout.placements]
 
 
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device
+
+
 def gradient_buckets(
-    group: Group, named: Mapping[str, torch.Tensor], reduction: str, cap_bytes: int
+    group: Group,
+    named: Mapping[str, torch.Tensor],
+    *,
+    exact: bool,
+    divisor: int,
+    cap_bytes: int,
 ) -> list[GradientBucket]:
     """Lay out the gradients of `named` parameters in buckets, each of one dtype.
 
+    divisor: of their sums.
     Raises ConfigError for a parameter whose gradient cannot be summed.
     """
-    exact = reduction == "exact"
     return [
-        GradientBucket(group, layout, [named[name] for name in layout.names], exact)
+        GradientBucket(
+            group, layout, [named[name] for name in layout.names], exact=exact, divisor=divisor
+        )
         for shapes, cap in _by_dtype(named, exact, cap_bytes)
         for layout in make_buckets(shapes, cap)
     ]

@@ -91,7 +91,8 @@ class DistributedDataParallel(torch.nn.Module):
         copy_from_rank(self.group, tensors, root=0)
         self._is_queued = False
         self._synchronizes = False  # whether the backward pass under way ends with a sum
-        self._watches_parameters = False
+        self._follows = True  # whether the pass of the last forward is one that synchronises
+        self._reducer.watch(self._on_gradient)
         self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
@@ -100,13 +101,12 @@ class DistributedDataParallel(torch.nn.Module):
         if torch.is_grad_enabled():
             self._is_queued = False  # the pass before may have ended with an error
             synchronizes = self.require_backward_grad_sync
-            watched = [tensor for tensor in _tensors_in(outputs) if tensor.grad_fn is not None]
-            for tensor in watched:
-                tensor.register_hook(  # type: ignore[no-untyped-call]
-                    lambda _gradient: self._begin_backward(synchronizes)
-                )
-            if not watched:
-                self._watch_parameters()
+            self._follows = synchronizes
+            for tensor in _tensors_in(outputs):
+                if tensor.grad_fn is not None:
+                    tensor.register_hook(  # type: ignore[no-untyped-call]
+                        lambda _gradient: self._begin_backward(synchronizes)
+                    )
         return outputs
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -147,6 +147,11 @@ class DistributedDataParallel(torch.nn.Module):
             engine: Any = torch.autograd.Variable._execution_engine
             engine.queue_callback(self._end_backward)
 
+    def _on_gradient(self) -> None:
+        """A parameter has its gradient: backward has begun, also where outputs hide tensors."""
+        if not self._is_queued:
+            self._begin_backward(self._follows)
+
     def _end_backward(self) -> None:
         synchronizes, self._synchronizes, self._is_queued = self._synchronizes, False, False
         for name, parameter in self._frozen.items():
@@ -157,17 +162,6 @@ class DistributedDataParallel(torch.nn.Module):
         if synchronizes:
             self._reducer.reduce()
             self._share_buffers()
-
-    def _watch_parameters(self) -> None:
-        """For outputs that hide their tensors: know a backward pass by its gradients."""
-        if self._watches_parameters:
-            return
-        self._watches_parameters = True
-        for parameter in self.module.parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                    lambda _parameter: self._begin_backward(self.require_backward_grad_sync)
-                )
 
     def _share_buffers(self) -> None:
         """Take the buffers of the first rank that trains."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 from dmlf.errors import ConfigError, NonFiniteGradient
 from dmlf.group import Group
 from dmlf.numerics.exact import MAX_TERMS
-from dmlf.protocol import Accumulator, Algorithm, Steps, Tag, agree_on_any
-from dmlf.torch.bucket import gradient_buckets
+from dmlf.protocol import Accumulator, Algorithm, Steps, Tag
+from dmlf.torch.bucket import GradientBucket, gradient_buckets
 
 _ACTIVE = 1 << 15
 REDUCTIONS = ("float32", "exact")
@@ -48,14 +48,29 @@ class GradientReducer:
         self._group = group
         self._algorithm = algorithm or group.algorithm
         cap_bytes = max(4, int(bucket_cap_mb * 2**20))
-        self._buckets = gradient_buckets(group, named, reduction, cap_bytes)
+        divisor = group.world_size if gradient_op == "mean" else 1
+        self._buckets = gradient_buckets(
+            group, named, exact=self.exact, divisor=divisor, cap_bytes=cap_bytes
+        )
         self._numbers = np.cumsum([0, *(len(bucket.parameters) for bucket in self._buckets)])
-        self._divisor = group.world_size if gradient_op == "mean" else 1
         self._text = f"{name} step ({len(named)} gradients, {reduction}, {gradient_op})"
+        self._learned: bytes | None = None
         self._local_terms = 0
         self._num_terms = 0
         self._used: list[list[bool]] = []
         self._needed: list[int] = []
+
+    def watch(self, before: Callable[[], None]) -> None:
+        """Have `before` called within backward, as often as a parameter gets its gradient."""
+        for bucket in self._buckets:
+            for index, parameter in enumerate(bucket.parameters):
+
+                def hook(_: Any, bucket: GradientBucket = bucket, index: int = index) -> None:
+                    before()
+                    if not self.exact:
+                        bucket.move_in(index)
+
+                parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
     def add_pass(self) -> None:
         """Take note of the end of a backward pass; in `exact` its gradients become a term."""
@@ -86,17 +101,14 @@ class GradientReducer:
 
     def _step(self, active: bool) -> None:
         self._is_active = active
-        ballot = self._ballot()
 
         def protocol(at: Tag) -> Steps[None]:
-            member = self._group.member
-            bits = yield from agree_on_any(member, range(member.world_size), at, ballot)
-            self._learn(bits)
             if self._needed:
-                yield from self._algorithm.worker_step(member, at.step, len(self._needed))
+                num_buckets = len(self._needed)
+                yield from self._algorithm.worker_step(self._group.member, at.step, num_buckets)
 
         try:
-            self._group.call(self._text, protocol, self)
+            self._group.call(self._text, protocol, self, bits=self._ballot(), learn=self._learn)
         except NonFiniteGradient:
             self.clear()
             raise
@@ -114,7 +126,10 @@ class GradientReducer:
         return numbers.tobytes() + np.packbits(used).tobytes()
 
     def _learn(self, bits: bytes) -> None:
-        """Take in what all ranks together have."""
+        """Take in what all ranks together have, which seldom changes."""
+        if bits == self._learned:
+            return
+        self._learned = bits
         size = 2 * self._group.world_size
         numbers = np.frombuffer(bits[:size], "<u2")
         used = np.unpackbits(np.frombuffer(bits[size:], np.uint8), count=self._numbers[-1])
@@ -135,7 +150,7 @@ class GradientReducer:
         """Hand out the sums; the step is committed."""
         if self._is_active:
             for index in self._needed:
-                self._buckets[index].hand_out(self._used[index], self._divisor)
+                self._buckets[index].hand_out(self._used[index])
 
     def read_parameters(self, bucket: int) -> Any:
         """Never asked for without servers."""
