@@ -8,6 +8,7 @@ Prints samples per second of both and their ratio, median and range over the rou
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 
@@ -23,7 +24,7 @@ STEPS, ROUNDS = 60, 9
 def mlp() -> torch.nn.Module:
     torch.manual_seed(0)
     sizes, layers = [784, 512, 512, 10], []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers[:-1])
 
