@@ -85,6 +85,7 @@ def serial_training(steps: int) -> Arrays:
         for parameter, gradients in zip(model.parameters(), zip(*terms, strict=True), strict=True):
             parameter.grad = dmlf.exact_sum(gradients)
         optimizer.step()
+        optimizer.zero_grad()
     return arrays(model)
 
 
