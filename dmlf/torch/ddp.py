@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from dmlf.errors import ConfigError
-from dmlf.group import Group, default_group, init, is_initialized
+from dmlf.group import Group
 from dmlf.group.group import all_reduce_named
-from dmlf.torch.reducer import GradientReducer
+from dmlf.torch.passes import PassWatch
+from dmlf.torch.reducer import GradientReducer, group_of_process
 from dmlf.torch.replicas import bytes_of, confirm_same_layout, copy_from_rank, described
 
 _PREFIX = "module."
@@ -34,6 +35,7 @@ class DistributedDataParallel(torch.nn.Module):
     gradient_op: `mean` divides the sum by the world size, `sum` does not: then divide the loss by
     the global batch, and exact gradients are the same bits at any world size.
     algorithm: any registered all-reduce; that of the group by default.
+    transport: of the group that `dmlf.init` makes where there is none yet.
     bucket_cap_mb: MiB of gradients that are summed at once.
     group: the process's own by default, which `dmlf.init` makes if need be.
     broadcast_buffers: whether rank 0's buffers replace the others' after every synchronised pass.
@@ -52,6 +54,7 @@ class DistributedDataParallel(torch.nn.Module):
         module: torch.nn.Module,
         *,
         algorithm: str | None = None,
+        transport: str | None = None,
         reduction: str = "float32",
         gradient_op: str = "mean",
         bucket_cap_mb: float = 25.0,
@@ -60,7 +63,7 @@ class DistributedDataParallel(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.module = module
-        self.group = group or (default_group() if is_initialized() else init())
+        self.group = group or group_of_process(transport)
         self.require_backward_grad_sync = True
         self._buffers_to_send = dict(module.named_buffers()) if broadcast_buffers else {}
         tensors = _tensors_of(module)
@@ -89,7 +92,7 @@ class DistributedDataParallel(torch.nn.Module):
             algorithm=None if algorithm is None else all_reduce_named(algorithm),
         )
         copy_from_rank(self.group, tensors, root=0)
-        self._is_queued = False
+        self._watch = PassWatch(self._end_backward)
         self._synchronizes = False  # whether the backward pass under way ends with a sum
         self._follows = True  # whether the pass of the last forward is one that synchronises
         self._reducer.watch(self._on_gradient)
@@ -99,7 +102,7 @@ class DistributedDataParallel(torch.nn.Module):
         """Run the module; the backward pass of what it returns ends with a synchronisation."""
         outputs = self.module(*inputs, **kwargs)
         if torch.is_grad_enabled():
-            self._is_queued = False  # the pass before may have ended with an error
+            self._watch.reset()
             synchronizes = self.require_backward_grad_sync
             self._follows = synchronizes
             for tensor in _tensors_in(outputs):
@@ -131,29 +134,21 @@ class DistributedDataParallel(torch.nn.Module):
         ranks have the parameters and buffers of a rank that was there to the last.
         """
         yield
-        reducer = self._reducer
-        reducer.accompany()
-        while reducer.active:
-            self._share_buffers()
-            reducer.accompany()
-        if reducer.last_active:
-            copy_from_rank(self.group, _tensors_of(self.module), reducer.last_active[0])
+        last = self._reducer.accompany_all(self._share_buffers)
+        if last is not None:
+            copy_from_rank(self.group, _tensors_of(self.module), last)
 
     def _begin_backward(self, synchronizes: bool) -> None:
-        """Called within backward, one or more times: have `_end_backward` called at its end."""
         self._synchronizes = self._synchronizes or synchronizes
-        if not self._is_queued:
-            self._is_queued = True
-            engine: Any = torch.autograd.Variable._execution_engine
-            engine.queue_callback(self._end_backward)
+        self._watch.begin()
 
     def _on_gradient(self) -> None:
         """A parameter has its gradient: backward has begun, also where outputs hide tensors."""
-        if not self._is_queued:
+        if not self._watch.is_under_way:
             self._begin_backward(self._follows)
 
     def _end_backward(self) -> None:
-        synchronizes, self._synchronizes, self._is_queued = self._synchronizes, False, False
+        synchronizes, self._synchronizes = self._synchronizes, False
         for name, parameter in self._frozen.items():
             if parameter.requires_grad:
                 allowed = "False, as it was when the module was wrapped; wrap it after unfreezing"

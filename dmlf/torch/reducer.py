@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dmlf.errors import ConfigError, NonFiniteGradient
-from dmlf.group import Group
+from dmlf.group import Group, default_group, init, is_initialized
 from dmlf.numerics.exact import MAX_TERMS
 from dmlf.protocol import Accumulator, Algorithm, Steps, Tag
 from dmlf.torch.bucket import GradientBucket, gradient_buckets
@@ -44,7 +44,7 @@ class GradientReducer:
             raise ConfigError("bucket_cap_mb", bucket_cap_mb, "MiB, more than 0")
         self.exact = reduction == "exact"
         self.active: list[int] = []  # the ranks that had gradients in the last step
-        self.last_active: list[int] = []  # the same, of the last step in which there were any
+        self._last_active: list[int] = []  # the same, of the last step in which there were any
         self._group = group
         self._algorithm = algorithm or group.algorithm
         cap_bytes = max(4, int(bucket_cap_mb * 2**20))
@@ -86,18 +86,31 @@ class GradientReducer:
         """
         self._step(active=True)
 
-    def accompany(self) -> None:
-        """Take part in a `reduce` of others, without gradients: `.grad` is None afterwards."""
+    def accompany_all(self, after_each: Callable[[], None] = lambda: None) -> int | None:
+        """Take part in what others `reduce`, without gradients, until all ranks are here.
+
+        after_each: called when others have reduced. `.grad` is None afterwards.
+        Returns a rank that was there to the last; None if there has been no step at all.
+        """
         self.clear()
         self._step(active=False)
+        while self.active:
+            after_each()
+            self._step(active=False)
+        return self._last_active[0] if self._last_active else None
 
     def clear(self) -> None:
         """Forget all gradients."""
+        self.forget_terms()
         for bucket in self._buckets:
-            bucket.forget_terms()
             for parameter in bucket.parameters:
                 parameter.grad = None
+
+    def forget_terms(self) -> None:
+        """Begin anew: no pass has been added."""
         self._local_terms = 0
+        for bucket in self._buckets:
+            bucket.forget_terms()
 
     def _step(self, active: bool) -> None:
         self._is_active = active
@@ -112,9 +125,7 @@ class GradientReducer:
         except NonFiniteGradient:
             self.clear()
             raise
-        self._local_terms = 0
-        for bucket in self._buckets:
-            bucket.forget_terms()
+        self.forget_terms()
 
     def _ballot(self) -> bytes:
         """What this rank has: 16 bits per rank (active, number of terms), a bit per parameter."""
@@ -134,7 +145,7 @@ class GradientReducer:
         numbers = np.frombuffer(bits[:size], "<u2")
         used = np.unpackbits(np.frombuffer(bits[size:], np.uint8), count=self._numbers[-1])
         self.active = [int(rank) for rank in np.flatnonzero(numbers)]
-        self.last_active = self.active or self.last_active
+        self._last_active = self.active or self._last_active
         self._num_terms = int((numbers & (_ACTIVE - 1)).sum())
         if self.exact and self._num_terms > MAX_TERMS:
             allowed = f"at most {MAX_TERMS} backward passes in a step, of all ranks together"
@@ -159,6 +170,16 @@ class GradientReducer:
     def write_parameters(self, bucket: int, payload: Any) -> None:
         """Never asked for without servers."""
         raise AssertionError("an all-reduce has no parameters")
+
+
+def group_of_process(transport: str | None = None) -> Group:
+    """The group of this process; where there is none, `dmlf.init` makes it, over `transport`."""
+    if not is_initialized():
+        return init(transport=transport)
+    if transport is not None:
+        allowed = "None, as there is a group already; give it to dmlf.init(), or to its launcher"
+        raise ConfigError("transport", transport, allowed)
+    return default_group()
 
 
 def check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -50,13 +50,25 @@ def copy_from_rank(group: Group, tensors: Mapping[str, torch.Tensor], root: int)
 
     Afterwards all ranks have the same hash. Raises SchemaMismatch on all ranks if they do not.
     """
-    digest = hashlib.sha256()
     with torch.no_grad():
         for tensor in tensors.values():
             if tensor.numel():
                 group.broadcast(tensor, root)
-            digest.update(bytes_of(tensor).tobytes())
-    group.confirm_equal("what was broadcast", digest.digest())
+    confirm_same_values(group, tensors, "what was broadcast")
+
+
+def confirm_same_values(group: Group, tensors: Mapping[str, torch.Tensor], subject: str) -> None:
+    """Return if named tensors have the same SHA-256, taken together, on all ranks.
+
+    Raises SchemaMismatch otherwise, on all ranks alike, naming the first rank that differs.
+    """
+    digest = hashlib.sha256()
+    for tensor in tensors.values():
+        digest.update(bytes_of(tensor).tobytes())
+    rows = [row.tobytes().hex() for row in group.all_gather(np.frombuffer(digest.digest(), "u1"))]
+    for rank, other in enumerate(rows):
+        if other != rows[0]:
+            raise SchemaMismatch(rank, f"SHA-256 {rows[0][:16]} as on rank 0", other[:16], subject)
 
 
 def bytes_of(tensor: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
