@@ -84,6 +84,7 @@ class Group:
         self.timeout_s = check_timeout(timeout_s)
         self.algorithm = all_reduce_named(algorithm)
         self.member = Member(rank, world_size, generation=generation)
+        self.joint: Group | None = None  # of these ranks and their parameter servers
         self._transport: Transport | None = transport
         self._interrupt = interrupt
         self._local: Local = SingleBucket(None)
@@ -94,6 +95,11 @@ class Group:
         self._registers = False  # whether others may read the caller's own memory
         self._turn = threading.RLock()
         self._calling = False
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this process is a parameter server, and no rank of the group."""
+        return self.rank >= self.world_size
 
     @property
     def calls(self) -> int:
@@ -306,10 +312,12 @@ class Group:
 
     def _leave(self, gracefully: bool) -> None:
         with self._turn:
+            if self.joint is not None:
+                self.joint._leave(gracefully)
             transport, self._transport = self._transport, None
             if transport is None or self._process != os.getpid():
                 return  # a forked process must not speak for the one that it was forked from
-            if self._cause is None:
+            if self._cause is None and not self.is_server:
                 how = "closed" if gracefully else "left"
                 self._tell(self._calls, f"rank {self.rank} {how} it")
             if gracefully and self._cause is None:
@@ -333,6 +341,9 @@ class Group:
             raise GroupClosed(call, self._cause)
         if self._process != os.getpid():
             raise GroupClosed(call, f"it belongs to process {self._process}, not to its fork")
+        if self.is_server:
+            allowed = "one after the script has made its dmlf.DistributedOptimizer"
+            raise ConfigError(call, "a call by a parameter server", allowed)
         return self._transport
 
     def _check_root(self, root: int) -> None:

@@ -31,6 +31,8 @@ def broadcast_parameters(
     Raises SchemaMismatch, on all ranks, naming the first that differs in name, shape or dtype.
     """
     group = group or default_group()
+    if group.is_server:
+        return  # it is given the parameters of rank 0 when it begins to serve
     named = dict(params)
     for name, tensor in named.items():
         if not isinstance(tensor, torch.Tensor):
@@ -50,6 +52,8 @@ def broadcast_optimizer_state(
     them: nothing is pickled.
     """
     group = group or default_group()
+    if group.is_server:
+        return
     parameters = {
         f"{type(optimizer).__name__} {number}.{index}": parameter
         for number, settings in enumerate(optimizer.param_groups)

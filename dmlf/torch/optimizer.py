@@ -11,10 +11,12 @@ import torch
 from dmlf.errors import ConfigError
 from dmlf.group import Group
 from dmlf.group.group import all_reduce_named
+from dmlf.protocol import registry
 from dmlf.torch.broadcast import broadcast_optimizer_state, broadcast_parameters
 from dmlf.torch.passes import PassWatch
 from dmlf.torch.reducer import GradientReducer, group_of_process
 from dmlf.torch.replicas import confirm_same_layout, confirm_same_values, described
+from dmlf.torch.served import ServedReducer
 
 NamedParameters = Iterable[tuple[str, torch.Tensor]]
 
@@ -29,7 +31,10 @@ class DistributedOptimizer(torch.optim.Optimizer):
     op: `mean` divides the sum over ranks by the world size, `sum` does not.
     reduction: `float32`, or `exact`, where every backward pass is a term of the sum (see
     `DistributedDataParallel`). backward_passes_per_step: how many passes may add up before a step.
-    algorithm: any registered all-reduce; that of the group by default.
+    algorithm: any registered all-reduce; that of the group by default. Or `parameter_server`, where
+    the ranks were started with servers: these hold the optimizer's state and step, ranks push
+    gradients and pull parameters, and a server's process ends in this constructor, when the ranks
+    close their group.
     Cost of a step: as of a pass of `DistributedDataParallel`. Before the first one all ranks
     compare the hash of their parameters.
 
@@ -57,8 +62,14 @@ class DistributedOptimizer(torch.optim.Optimizer):
             raise ConfigError("backward_passes_per_step", backward_passes_per_step, allowed)
         self._passes_per_step = backward_passes_per_step
         self._named = _named_parameters(optimizer, named_parameters)
+        named_algorithm = registry().get(algorithm or self._group.algorithm.name)
+        served = named_algorithm is not None and named_algorithm.has_servers
+        if served and self._group.joint is None:
+            allowed = "servers: start the ranks with num_servers, or dmlf run --servers 1"
+            raise ConfigError("algorithm", algorithm, allowed)
+        everyone = self._group.joint if served else None
         confirm_same_layout(
-            self._group,
+            everyone or self._group,
             [
                 ("options", f"{algorithm}, {reduction}, {op}, {bucket_cap_mb} MiB"),
                 *((name, described(parameter)) for name, parameter in self._named.items()),
@@ -66,15 +77,31 @@ class DistributedOptimizer(torch.optim.Optimizer):
             ],
             "the optimizer to wrap",
         )
-        self._reducer = GradientReducer(
-            self._group,
-            self._named,
-            name="DistributedOptimizer",
-            reduction=reduction,
-            gradient_op=op,
-            bucket_cap_mb=bucket_cap_mb,
-            algorithm=None if algorithm is None else all_reduce_named(algorithm),
-        )
+        self._served: ServedReducer | None = None
+        self._reducer: GradientReducer
+        if everyone is not None and named_algorithm is not None:
+            self._reducer = self._served = ServedReducer(
+                self._group,
+                everyone,
+                self._named,
+                optimizer,
+                algorithm=named_algorithm,
+                reduction=reduction,
+                gradient_op=op,
+                bucket_cap_mb=bucket_cap_mb,
+            )
+            if self._group.is_server:
+                self._served.serve()
+        else:
+            self._reducer = GradientReducer(
+                self._group,
+                self._named,
+                name="DistributedOptimizer",
+                reduction=reduction,
+                gradient_op=op,
+                bucket_cap_mb=bucket_cap_mb,
+                algorithm=None if algorithm is None else all_reduce_named(algorithm),
+            )
         self._passes = 0  # since the last synchronisation
         self._is_synchronized = False
         self._skips = False
@@ -114,21 +141,29 @@ class DistributedOptimizer(torch.optim.Optimizer):
         follow on all ranks.
         """
         if closure is None:
+            if self._served is not None:
+                return self._bring_together()
             if not self._skips and not self._is_synchronized:
-                self.synchronize()
+                self._bring_together()
             self._is_synchronized = False
             return self._optimizer.step()
 
         def synchronized() -> Any:
             with torch.enable_grad():
                 loss = closure()
-            self.synchronize()
+            self._bring_together()
             return loss
 
-        return self._optimizer.step(synchronized)
+        return self._optimizer.step(synchronized) if self._served is None else synchronized()
 
     def synchronize(self) -> None:
         """Replace all gradients by their mean (sum) now, to look at or clip them before `step`."""
+        if self._served is not None:
+            allowed = "an all-reduce, as no rank has the sum of the gradients"
+            raise ConfigError("algorithm", "parameter_server", allowed)
+        self._bring_together()
+
+    def _bring_together(self) -> None:
         self._start()
         self._passes = 0
         self._reducer.reduce()
@@ -155,13 +190,16 @@ class DistributedOptimizer(torch.optim.Optimizer):
         last = self._reducer.accompany_all()
         if last is not None:
             broadcast_parameters(self._named, last, group=self._group)
-            broadcast_optimizer_state(self._optimizer, last, group=self._group)
+            if self._served is None:
+                broadcast_optimizer_state(self._optimizer, last, group=self._group)
 
     def _start(self) -> None:
         """Before the first synchronisation: see that all ranks have the same parameters."""
         if not self._has_started:
             subject = "parameters differ; call dmlf.broadcast_parameters before the first step"
             confirm_same_values(self._group, self._named, subject)
+            if self._served is not None:
+                self._served.start()
             self._has_started = True
 
     def _end_pass(self) -> None:

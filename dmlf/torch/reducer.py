@@ -24,7 +24,8 @@ class GradientReducer:
 
     Fulfils `dmlf.runtime.Local`. A parameter that has no gradient on some ranks counts as zero
     there; one that has none on any rank is left alone, and a bucket of such is not sent.
-    name: of what is synchronised, for errors. algorithm: of the group where it is None.
+    group: of all who take part. workers: how many of them, the first, have gradients; all by
+    default. name: of what is synchronised, for errors. algorithm: of the group where it is None.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class GradientReducer:
         gradient_op: str,
         bucket_cap_mb: float,
         algorithm: Algorithm | None = None,
+        workers: int | None = None,
     ) -> None:
         check_choice("reduction", reduction, REDUCTIONS)
         check_choice("gradient_op", gradient_op, GRADIENT_OPS)
@@ -47,8 +49,9 @@ class GradientReducer:
         self._last_active: list[int] = []  # the same, of the last step in which there were any
         self._group = group
         self._algorithm = algorithm or group.algorithm
+        self._workers = group.world_size if workers is None else workers
         cap_bytes = max(4, int(bucket_cap_mb * 2**20))
-        divisor = group.world_size if gradient_op == "mean" else 1
+        divisor = self._workers if gradient_op == "mean" else 1
         self._buckets = gradient_buckets(
             group, named, exact=self.exact, divisor=divisor, cap_bytes=cap_bytes
         )
@@ -115,21 +118,23 @@ class GradientReducer:
     def _step(self, active: bool) -> None:
         self._is_active = active
 
-        def protocol(at: Tag) -> Steps[None]:
-            if self._needed:
-                num_buckets = len(self._needed)
-                yield from self._algorithm.worker_step(self._group.member, at.step, num_buckets)
-
         try:
-            self._group.call(self._text, protocol, self, bits=self._ballot(), learn=self._learn)
+            self._group.call(
+                self._text, self._protocol, self, bits=self._ballot(), learn=self._learn
+            )
         except NonFiniteGradient:
             self.clear()
             raise
         self.forget_terms()
 
+    def _protocol(self, at: Tag) -> Steps[None]:
+        if self._needed:
+            num_buckets = len(self._needed)
+            yield from self._algorithm.worker_step(self._group.member, at.step, num_buckets)
+
     def _ballot(self) -> bytes:
         """What this rank has: 16 bits per rank (active, number of terms), a bit per parameter."""
-        numbers = np.zeros(self._group.world_size, "<u2")
+        numbers = np.zeros(self._workers, "<u2")
         used = np.zeros(self._numbers[-1], np.bool_)
         if self._is_active:
             numbers[self._group.rank] = _ACTIVE | min(self._local_terms, _ACTIVE - 1)
@@ -141,7 +146,7 @@ class GradientReducer:
         if bits == self._learned:
             return
         self._learned = bits
-        size = 2 * self._group.world_size
+        size = 2 * self._workers
         numbers = np.frombuffer(bits[:size], "<u2")
         used = np.unpackbits(np.frombuffer(bits[size:], np.uint8), count=self._numbers[-1])
         self.active = [int(rank) for rank in np.flatnonzero(numbers)]
