@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from dmlf.errors import ConfigError
 from dmlf.group import Group, default_group
+from dmlf.strict_json import parse
 from dmlf.torch.replicas import (
     broadcast_bytes,
     confirm_same_layout,
@@ -63,7 +65,7 @@ def broadcast_optimizer_state(
     tensors: list[torch.Tensor] = []
     is_root = group.rank == root_rank
     data = _packed(optimizer.state_dict(), tensors) if is_root else b""
-    told = json.loads(broadcast_bytes(group, data, root_rank))
+    told = parse(broadcast_bytes(group, data, root_rank))
     if "refused" in told:
         raise ConfigError(
             told["refused"], told["type"], "tensors, numbers, texts, or lists of them"
@@ -81,17 +83,18 @@ def broadcast_optimizer_state(
 def broadcast_object(value: Any, root_rank: int = 0, *, group: Group | None = None) -> Any:
     """The `value` of rank `root_rank`, on all ranks.
 
-    value: what JSON knows: numbers, texts, booleans, None, lists and dictionaries of them with
+    value: what JSON knows: finite numbers, texts, booleans, None, lists and dictionaries of them with
     texts as keys. Tuples come back as lists. Raises ConfigError, on all ranks, for anything else.
     """
     group = group or default_group()
     data = b""
     if group.rank == root_rank:
         try:
-            data = json.dumps({"value": value}, allow_nan=True).encode()
+            data = json.dumps({"value": value}).encode()
+            parse(data)
         except (TypeError, ValueError) as error:
             data = json.dumps({"refused": str(error), "type": type(value).__name__}).encode()
-    told = json.loads(broadcast_bytes(group, data, root_rank))
+    told = parse(broadcast_bytes(group, data, root_rank))
     if "refused" in told:
         raise ConfigError("value", told["type"], f"what JSON knows ({told['refused']})")
     return told["value"]
@@ -120,7 +123,8 @@ def _encoded(value: Any, tensors: list[torch.Tensor], where: str) -> Any:
     if isinstance(value, list | tuple):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [_encoded(item, tensors, where) for item in value]}
-    if value is None or isinstance(value, bool | int | float | str):
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if value is None or (isinstance(value, bool | int | float | str) and finite):
         return {"plain": value}
     raise ConfigError(where, type(value).__name__, "")
 

@@ -59,6 +59,7 @@ class GradientBucket:
         parameter, view = self.parameters[index], self._views[index]
         gradient = parameter.grad
         if gradient is not None and gradient is not view and _alike(gradient, view):
+            self._check_dense(index)
             view.copy_(gradient)
             parameter.grad = view
 
@@ -114,15 +115,24 @@ class GradientBucket:
     def _fill(self, views: Sequence[torch.Tensor]) -> None:
         """Copy `.grad` of all parameters to `views`; zeros where there is none."""
         targets, gradients = [], []
-        for parameter, view in zip(self.parameters, views, strict=True):
+        for index, (parameter, view) in enumerate(zip(self.parameters, views, strict=True)):
             gradient = parameter.grad
             if gradient is None:
                 view.zero_()
             elif gradient is not view:
+                self._check_dense(index)
                 targets.append(view)
                 gradients.append(gradient)
         if targets:
             torch._foreach_copy_(targets, gradients)
+
+    def _check_dense(self, index: int) -> None:
+        gradient = self.parameters[index].grad
+        assert gradient is not None
+        if gradient.layout != torch.strided:
+            name = self.layout.placements[index].name
+            allowed = "a dense gradient (for an embedding: sparse=False)"
+            raise ConfigError(f"gradient of {name}", str(gradient.layout), allowed)
 
     def _views_of(self, flat: npt.NDArray[Any]) -> list[torch.Tensor]:
         tensor = torch.from_numpy(flat)

@@ -11,6 +11,7 @@ import torch
 
 from dmlf.errors import SchemaMismatch
 from dmlf.group import Group
+from dmlf.strict_json import parse
 
 _TEXT_BYTES = 512
 Manifest = Sequence[Sequence[str]]
@@ -23,7 +24,7 @@ def confirm_same_layout(group: Group, entries: Iterable[tuple[str, str]], subjec
     differ from rank 0's. Cost: two broadcasts and an all-gather.
     """
     own = [list(entry) for entry in entries]
-    told = json.loads(broadcast_bytes(group, json.dumps(own).encode()))
+    told = parse(broadcast_bytes(group, json.dumps(own).encode()))
     difference = _first_difference(told, own)
     text = np.zeros(_TEXT_BYTES, np.uint8)
     data = json.dumps(difference)[:_TEXT_BYTES].encode("ascii") if difference else b""
@@ -108,5 +109,5 @@ def _shown(entry: Sequence[str]) -> str:
 
 
 def _pair(text: str) -> tuple[str, str]:
-    there, here = json.loads(text)
+    there, here = parse(text.encode())
     return there, here

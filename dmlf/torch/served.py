@@ -17,6 +17,7 @@ import torch
 from dmlf.errors import GroupClosed, NonFiniteGradient, SchemaMismatch
 from dmlf.group import Group
 from dmlf.protocol import Algorithm, Member, Steps, Tag, broadcast, owner
+from dmlf.strict_json import parse
 from dmlf.torch.reducer import GradientReducer
 from dmlf.torch.replicas import copy_from_rank
 
@@ -104,9 +105,7 @@ class ServedReducer(GradientReducer):
 
     def _take_settings(self, _src: int, payload: Any) -> None:
         if self._is_server:
-            for settings, told in zip(
-                self._optimizer.param_groups, json.loads(payload), strict=True
-            ):
+            for settings, told in zip(self._optimizer.param_groups, parse(payload), strict=True):
                 settings.update({key: _tuples(value) for key, value in told.items()})
 
     def apply(self, step: int) -> None:

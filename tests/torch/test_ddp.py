@@ -177,3 +177,9 @@ def test_the_passes_of_reentrant_checkpoints_are_one_term(alone) -> None:
     assert alone.calls == calls + 1
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=0)
+
+
+def test_sparse_gradients_are_named(alone) -> None:
+    model = dmlf.DistributedDataParallel(torch.nn.Embedding(5, 3, sparse=True))
+    with pytest.raises(ConfigError, match=r"gradient of weight.*sparse=False"):
+        model(torch.tensor([1, 2])).sum().backward()
