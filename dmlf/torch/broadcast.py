@@ -83,8 +83,8 @@ def broadcast_optimizer_state(
 def broadcast_object(value: Any, root_rank: int = 0, *, group: Group | None = None) -> Any:
     """The `value` of rank `root_rank`, on all ranks.
 
-    value: what JSON knows: finite numbers, texts, booleans, None, lists and dictionaries of them with
-    texts as keys. Tuples come back as lists. Raises ConfigError, on all ranks, for anything else.
+    value: what JSON knows: finite numbers, texts, booleans, None, lists, and dictionaries with texts
+    as keys. Tuples come back as lists. Raises ConfigError, on all ranks, for anything else.
     """
     group = group or default_group()
     data = b""
