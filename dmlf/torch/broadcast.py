@@ -83,7 +83,7 @@ def broadcast_optimizer_state(
 def broadcast_object(value: Any, root_rank: int = 0, *, group: Group | None = None) -> Any:
     """The `value` of rank `root_rank`, on all ranks.
 
-    value: what JSON knows: finite numbers, texts, booleans, None, lists, and dictionaries with texts
+    value: what JSON knows: finite numbers, texts, booleans, None, lists, dictionaries with texts
     as keys. Tuples come back as lists. Raises ConfigError, on all ranks, for anything else.
     """
     group = group or default_group()
