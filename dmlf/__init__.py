@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dmlf.errors import ConfigError as ConfigError
     from dmlf.errors import DmlfError as DmlfError
     from dmlf.errors import NoCheckpoint as NoCheckpoint
+    from dmlf.errors import NonFiniteGradient as NonFiniteGradient
     from dmlf.errors import NoValidCheckpoint as NoValidCheckpoint
     from dmlf.group import Group as Group
     from dmlf.group import all_gather as all_gather
@@ -35,13 +36,24 @@ if TYPE_CHECKING:
     from dmlf.tasks import NumpyTask as NumpyTask
     from dmlf.tasks import TorchTask as TorchTask
     from dmlf.tasks import register_task as register_task
+    from dmlf.torch import CommHookState as CommHookState
+    from dmlf.torch import DistributedDataParallel as DistributedDataParallel
+    from dmlf.torch import DistributedOptimizer as DistributedOptimizer
+    from dmlf.torch import ShardedBatchSampler as ShardedBatchSampler
+    from dmlf.torch import broadcast_object as broadcast_object
+    from dmlf.torch import broadcast_optimizer_state as broadcast_optimizer_state
+    from dmlf.torch import broadcast_parameters as broadcast_parameters
+    from dmlf.torch import comm_hook as comm_hook
     from dmlf.training.interceptor import GradientInterceptor as GradientInterceptor
     from dmlf.training.run import train as train
     from dmlf.transport import register_transport as register_transport
 
 _HOMES = {
+    "CommHookState": "dmlf.torch",
     "ConfigError": "dmlf.errors",
     "Dataset": "dmlf.tasks",
+    "DistributedDataParallel": "dmlf.torch",
+    "DistributedOptimizer": "dmlf.torch",
     "DmlfError": "dmlf.errors",
     "ElasticSampler": "dmlf.state",
     "GradientInterceptor": "dmlf.training.interceptor",
@@ -49,13 +61,19 @@ _HOMES = {
     "LoadedState": "dmlf.state",
     "NoCheckpoint": "dmlf.errors",
     "NoValidCheckpoint": "dmlf.errors",
+    "NonFiniteGradient": "dmlf.errors",
     "NumpyTask": "dmlf.tasks",
     "RunConfig": "dmlf.config",
+    "ShardedBatchSampler": "dmlf.torch",
     "TorchTask": "dmlf.tasks",
     "all_gather": "dmlf.group",
     "all_reduce": "dmlf.group",
     "barrier": "dmlf.group",
     "broadcast": "dmlf.group",
+    "broadcast_object": "dmlf.torch",
+    "broadcast_optimizer_state": "dmlf.torch",
+    "broadcast_parameters": "dmlf.torch",
+    "comm_hook": "dmlf.torch",
     "exact_sum": "dmlf.numerics",
     "init": "dmlf.group",
     "is_initialized": "dmlf.group",
@@ -71,8 +89,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "CommHookState",
     "ConfigError",
     "Dataset",
+    "DistributedDataParallel",
+    "DistributedOptimizer",
     "DmlfError",
     "ElasticSampler",
     "GradientInterceptor",
@@ -80,13 +101,19 @@ __all__ = [
     "LoadedState",
     "NoCheckpoint",
     "NoValidCheckpoint",
+    "NonFiniteGradient",
     "NumpyTask",
     "RunConfig",
+    "ShardedBatchSampler",
     "TorchTask",
     "all_gather",
     "all_reduce",
     "barrier",
     "broadcast",
+    "broadcast_object",
+    "broadcast_optimizer_state",
+    "broadcast_parameters",
+    "comm_hook",
     "exact_sum",
     "init",
     "is_initialized",

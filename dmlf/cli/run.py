@@ -26,6 +26,14 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument("--nproc", type=int, required=True, metavar="N", help="number of ranks")
     parser.add_argument(
+        "--servers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="parameter servers beside the ranks, for scripts with a DistributedOptimizer of "
+        'algorithm="parameter_server" (default: %(default)s)',
+    )
+    parser.add_argument(
         "--transport",
         choices=[*TRANSPORTS],
         default="shm",
@@ -74,6 +82,7 @@ def _run(parsed: argparse.Namespace) -> int:
             algorithm=parsed.algorithm,
             timeout_s=parsed.timeout_s,
             threads_per_rank=parsed.threads_per_rank,
+            num_servers=parsed.servers,
         )
     except ScriptExited as exited:
         print(f"dmlf: {exited}", file=sys.stderr)

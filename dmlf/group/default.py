@@ -51,6 +51,14 @@ def init(
         generation=place.generation,
         interrupt=place.interrupt,
     )
+    if place.joint is not None:
+        group.joint = Group(
+            place.joint.connect(),
+            place.rank,
+            place.world_size + place.num_servers,
+            timeout_s=group.timeout_s,
+            interrupt=place.interrupt,
+        )
     _current[:] = [group]
     atexit.unregister(shutdown)
     atexit.register(shutdown)

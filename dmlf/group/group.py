@@ -84,6 +84,7 @@ class Group:
         self.timeout_s = check_timeout(timeout_s)
         self.algorithm = all_reduce_named(algorithm)
         self.member = Member(rank, world_size, generation=generation)
+        self.joint: Group | None = None  # of these ranks and their parameter servers
         self._transport: Transport | None = transport
         self._interrupt = interrupt
         self._local: Local = SingleBucket(None)
@@ -94,6 +95,11 @@ class Group:
         self._registers = False  # whether others may read the caller's own memory
         self._turn = threading.RLock()
         self._calling = False
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this process is a parameter server, and no rank of the group."""
+        return self.rank >= self.world_size
 
     @property
     def calls(self) -> int:
@@ -221,12 +227,19 @@ class Group:
         self.call(text, lambda at: worker_step(self.member, at.step, num_buckets), local)
 
     def call(
-        self, text: str, protocol: Callable[[Tag], Steps[Result]], local: Local | None = None
+        self,
+        text: str,
+        protocol: Callable[[Tag], Steps[Result]],
+        local: Local | None = None,
+        *,
+        bits: bytes = b"",
+        learn: Callable[[bytes], None] | None = None,
     ) -> Result:
         """Run `protocol(at)` as the next collective of the group, once all ranks call `text`.
 
         at: the tag of the call; its `step` is the call's number. local: fulfils the effects that
         are not messages; its step must end with a commit where it sends registered vectors.
+        bits: as many on all ranks; before the protocol `learn` is given those that any has set.
         """
         with self._turn:
             transport = self._open(text)
@@ -239,8 +252,12 @@ class Group:
             sent, agreed = driver.messages_sent, False
             self._calling = True
             try:
-                registered = driver.run(agree_on_call(member, at, text, self._registers))
+                registered, learned = driver.run(
+                    agree_on_call(member, at, text, self._registers, bits)
+                )
                 agreed = True
+                if learn is not None:
+                    learn(learned)
                 result = driver.run(protocol(at))
                 if registered and local is None:  # a step's commit is a barrier already
                     driver.run(_barrier(member, at))
@@ -295,10 +312,12 @@ class Group:
 
     def _leave(self, gracefully: bool) -> None:
         with self._turn:
+            if self.joint is not None:
+                self.joint._leave(gracefully)
             transport, self._transport = self._transport, None
             if transport is None or self._process != os.getpid():
                 return  # a forked process must not speak for the one that it was forked from
-            if self._cause is None:
+            if self._cause is None and not self.is_server:
                 how = "closed" if gracefully else "left"
                 self._tell(self._calls, f"rank {self.rank} {how} it")
             if gracefully and self._cause is None:
@@ -322,6 +341,9 @@ class Group:
             raise GroupClosed(call, self._cause)
         if self._process != os.getpid():
             raise GroupClosed(call, f"it belongs to process {self._process}, not to its fork")
+        if self.is_server:
+            allowed = "one after the script has made its dmlf.DistributedOptimizer"
+            raise ConfigError(call, "a call by a parameter server", allowed)
         return self._transport
 
     def _check_root(self, root: int) -> None:

@@ -36,12 +36,15 @@ def launch(
     algorithm: str = "ring",
     timeout_s: float = 300.0,
     threads_per_rank: int = 1,
+    num_servers: int = 0,
 ) -> list[Result]:
     """Call `fn(*args, **kwargs)` in `world_size` processes of this host; return results by rank.
 
     In `fn`, `dmlf.init()` joins the group of these processes. `fn`, its arguments and its result
     travel between processes, so `fn` stands at the top level of a module, and a script calls this
     below `if __name__ == "__main__":`.
+    num_servers: processes beside them that call `fn` too, and serve parameters once it makes a
+    `dmlf.DistributedOptimizer`; they return nothing.
     Ranks see this process's environment, and RANK, WORLD_SIZE and the others that torchrun sets.
     The first failure ends all ranks: dmlf's own errors are raised as they are, any other as a
     RemoteError with its rank's traceback. When this returns or raises, every rank has ended.
@@ -52,8 +55,10 @@ def launch(
     pickled = _pickled(fn, tuple(args), dict(kwargs or {}))
     preload = ["torch"] if "torch" in sys.modules else []
     work = ("dmlf.group.ranks:run_function", pickled)
-    results = _start(work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload)
-    return [_unpickled(fn, result) for result in results]
+    results = _start(
+        work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload, num_servers
+    )
+    return [_unpickled(fn, result) for result in results[:world_size]]
 
 
 def launch_script(
@@ -64,8 +69,9 @@ def launch_script(
     algorithm: str = "ring",
     timeout_s: float = 300.0,
     threads_per_rank: int = 1,
+    num_servers: int = 0,
 ) -> None:
-    """Run `script` in `world_size` processes, each as `python script` would.
+    """Run `script` in `world_size` processes, each as `python script` would, and in the servers.
 
     Raises as `launch` does, ScriptExited, ConfigError without the file.
     """
@@ -76,7 +82,9 @@ def launch_script(
         path = Path(*script.name.split(".")).with_suffix(".py")
     preload = worth_preloading(path)
     work = ("dmlf.group.ranks:run_script", script)
-    _start(work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload)
+    _start(
+        work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload, num_servers
+    )
 
 
 def _start(
@@ -87,10 +95,13 @@ def _start(
     timeout_s: float,
     threads_per_rank: int,
     preload: Sequence[str],
+    num_servers: int,
 ) -> list[Any]:
     for key, number in (("world_size", world_size), ("threads_per_rank", threads_per_rank)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ConfigError(key, number, "a whole number, at least 1")
+    if isinstance(num_servers, bool) or not isinstance(num_servers, int) or num_servers < 0:
+        raise ConfigError("num_servers", num_servers, "a whole number, at least 0")
     if transport not in TRANSPORTS:
         raise ConfigError("transport", transport, ", ".join(TRANSPORTS))
     check_timeout(timeout_s)
@@ -100,12 +111,24 @@ def _start(
     program, task = work
     with _own_environment() as environment, _reserved_port() as port:
         context = process_context(["dmlf.group.ranks", *preload], threads_per_rank)
-        endpoints: Sequence[Any] = [None]
+        endpoints: list[Any] = [None] * (world_size + num_servers)
+        joint: Sequence[Any] = endpoints
         if world_size > 1:
-            endpoints = TRANSPORTS[transport](context, world_size)
+            endpoints[:world_size] = TRANSPORTS[transport](context, world_size)
+        if num_servers:
+            joint = TRANSPORTS[transport](context, world_size + num_servers)
         arguments = []
         for rank, endpoint in enumerate(endpoints):
-            place = Place(rank, world_size, endpoint, transport, timeout_s, algorithm)
+            place = Place(
+                rank,
+                world_size,
+                endpoint,
+                transport,
+                timeout_s,
+                algorithm,
+                num_servers=num_servers,
+                joint=joint[rank] if num_servers else None,
+            )
             arguments.append((Surroundings(place, port, threads_per_rank, environment), task))
         try:
             return run_ranks(context, program, arguments)

@@ -15,6 +15,8 @@ class Place:
 
     endpoint: None for a group of one. transport: its name. timeout_s, algorithm: as `Group` has
     them, unless `dmlf.init` is told otherwise.
+    num_servers: parameter servers, whose ranks follow those of the group; joint: the links among
+    all of them together, None without servers.
     """
 
     rank: int
@@ -25,6 +27,13 @@ class Place:
     algorithm: str
     generation: int = 0
     interrupt: Callable[[], None] | None = None
+    num_servers: int = 0
+    joint: Endpoint | None = None
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this process serves parameters."""
+        return self.rank >= self.world_size
 
 
 _ALONE = Place(0, 1, None, "", 300.0, "ring")

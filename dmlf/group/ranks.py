@@ -52,7 +52,12 @@ def run_function(_rank: int, argument: tuple[Surroundings, bytes]) -> bytes:
         except Exception as error:
             allowed = f"what its ranks can import, too ({type(error).__name__}: {error})"
             raise ConfigError("dmlf.launch", "fn and its arguments", allowed) from None
-        result = fn(*args, **kwargs)
+        try:
+            result = fn(*args, **kwargs)
+        except SystemExit as exit_:
+            if not surroundings.place.is_server or exit_.code:
+                raise
+            result = None
         try:
             return pickle.dumps(result)
         except Exception as error:

@@ -56,16 +56,24 @@ def _all_finite(values: Float32) -> bool:
     return bool(np.isfinite(values.max()) and np.isfinite(values.min()))
 
 
+def _divide(values: Float32, divisor: int) -> None:
+    if divisor != 1:
+        values /= values.dtype.type(divisor)
+
+
 class Float32Accumulator:
     """Adds in the order of arrival of the protocol's own rounds; that order is published.
 
-    flat: [numel] float32, this rank's gradient; it is replaced by the global sum, in place.
+    flat: [numel] float32 (or float64, added as such), this rank's gradient; it is replaced by the
+    global sum, in place, divided once by `divisor`.
     """
 
-    def __init__(self, rank: int, flat: Float32) -> None:
+    def __init__(self, rank: int, flat: Float32, divisor: int = 1) -> None:
         self._rank = rank
         self.flat = flat
         self.numel = flat.size
+        self._dtype = flat.dtype
+        self._divisor = divisor
         self._finite = True
         self._added: tuple[slice, bool] | None = None  # the sum made last, and whether it is finite
 
@@ -85,12 +93,12 @@ class Float32Accumulator:
 
     def load(self, chunk: slice, payload: Any) -> None:
         """Replace the partial sum of `chunk`."""
-        self.flat[chunk] = checked_payload(self._rank, payload, chunk, np.float32)
+        self.flat[chunk] = checked_payload(self._rank, payload, chunk, self._dtype)
         self._added = None
 
     def add(self, chunk: slice, payload: Any) -> None:
         """Add a received partial sum, in place; see in passing whether all of it is finite."""
-        own, received = self.flat[chunk], checked_payload(self._rank, payload, chunk, np.float32)
+        own, received = self.flat[chunk], checked_payload(self._rank, payload, chunk, self._dtype)
         finite = True
         with np.errstate(over="ignore", invalid="ignore"):  # found by is_finite
             for start in range(0, own.size, _BLOCK):
@@ -100,12 +108,13 @@ class Float32Accumulator:
         self._added = chunk, finite
 
     def finish(self, chunk: slice) -> None:
-        """Take note whether the sum of `chunk` is finite; it is float32 already."""
+        """Take note whether the sum of `chunk` is finite, and divide it."""
         if self._added is not None and self._added[0] == chunk:
             finite = self._added[1]
         else:
             finite = all_finite(self.flat[chunk])
         self._finite = self._finite and finite
+        _divide(self.flat[chunk], self._divisor)
 
     def reduced(self, chunk: slice) -> Float32:
         """The final values of `chunk`: a view."""
@@ -113,7 +122,7 @@ class Float32Accumulator:
 
     def store(self, chunk: slice, payload: Any) -> None:
         """Take final values of `chunk` from another rank."""
-        self.flat[chunk] = checked_payload(self._rank, payload, chunk, np.float32)
+        self.flat[chunk] = checked_payload(self._rank, payload, chunk, self._dtype)
         self._added = None
 
     def is_finite(self) -> bool:
@@ -129,6 +138,7 @@ class ExactAccumulator:
     num_terms: logical shards of the step, over all ranks.
     flat: [numel] float32, takes the final values.
     total: [numel] int64, takes the partial sums; of its own where none is given.
+    divisor: what the sum is divided by, once it is float32.
     """
 
     def __init__(
@@ -139,11 +149,13 @@ class ExactAccumulator:
         num_terms: int,
         flat: Float32,
         total: Int64 | None = None,
+        divisor: int = 1,
     ) -> None:
         self._rank = rank
         self._shards = shards
         self._groups = groups
         self._num_terms = num_terms
+        self._divisor = divisor
         self.flat = flat
         self.numel = flat.size
         self._total: Int64 = np.empty(self.numel, dtype=np.int64) if total is None else total
@@ -187,13 +199,14 @@ class ExactAccumulator:
         np.add(own, checked_payload(self._rank, payload, chunk, np.int64), out=own)
 
     def finish(self, chunk: slice) -> None:
-        """Round the complete integer sum of `chunk` to float32."""
+        """Round the complete integer sum of `chunk` to float32, and divide it."""
         for group, exponent in zip(self._groups, self._exponents, strict=True):
             start, stop = max(chunk.start, group.start), min(chunk.stop, group.stop)
             if start < stop:
                 part = slice(start, stop)
                 to_float32(self._total[part], int(exponent), self._num_terms, self.flat[part])
         self._finite = self._finite and all_finite(self.flat[chunk])
+        _divide(self.flat[chunk], self._divisor)
 
     def reduced(self, chunk: slice) -> Float32:
         """The final values of `chunk`: a view."""

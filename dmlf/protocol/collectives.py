@@ -27,10 +27,13 @@ _LEFT = 255
 """In place of the flags: the sender has left, and says why."""
 
 
-def agree_on_call(member: Member, at: Tag, text: str, flag: bool = False) -> Steps[bool]:
+def agree_on_call(
+    member: Member, at: Tag, text: str, flag: bool = False, bits: bytes = b""
+) -> Steps[tuple[bool, bytes]]:
     """Return if all ranks of the group give the same `text` for their call number `at.step`.
 
-    The result is whether any of them gives `flag`.
+    The result is whether any of them gives `flag`, and the bits that are set in the `bits` of any;
+    ranks that give the same text give as many.
     Cost: ceil(log2 W) short messages a rank. It is a barrier: nobody returns before all called.
     Raises CollectiveMismatch, on every rank, naming two ranks whose texts differ; GroupClosed
     when a rank has left instead (see `leave`).
@@ -38,24 +41,34 @@ def agree_on_call(member: Member, at: Tag, text: str, flag: bool = False) -> Ste
     low = high = (text, member.rank)
     flags = int(flag)
     left = ""
+    merged, size = int.from_bytes(bits, "little"), len(bits)
+    start_of_text = 5 + size
     same = f"{text}\0".encode()
 
     def value() -> bytes:
         if left:
             return bytes((_LEFT,)) + left.encode()
+        head = bytes((flags,)) + size.to_bytes(4, "little") + merged.to_bytes(size, "little")
         if low is high:
-            return b"%c%b%d" % (flags, same, member.rank)
-        return bytes((flags,)) + "\0".join((low[0], str(low[1]), high[0], str(high[1]))).encode()
+            return b"%b%b%d" % (head, same, member.rank)
+        return head + "\0".join((low[0], str(low[1]), high[0], str(high[1]))).encode()
 
     def merge(payload: bytes) -> None:
-        nonlocal low, high, flags, left
+        nonlocal low, high, flags, left, merged
         if payload[0] == _LEFT:
             left = payload[1:].decode()
             return
         flags |= payload[0]
-        if low is high and payload.startswith(same, 1) and payload.find(b"\0", len(same) + 1) < 0:
+        end = 5 + int.from_bytes(payload[1:5], "little")
+        if end == start_of_text:
+            merged |= int.from_bytes(payload[5:end], "little")
+        if (
+            low is high
+            and payload.startswith(same, end)
+            and payload.find(b"\0", end + len(same)) < 0
+        ):
             return
-        parts = payload[1:].decode().split("\0")
+        parts = payload[end:].decode().split("\0")
         low = min(low, (parts[0], int(parts[1])))
         high = max(high, (parts[-2], int(parts[-1])))
 
@@ -66,7 +79,7 @@ def agree_on_call(member: Member, at: Tag, text: str, flag: bool = False) -> Ste
     if low[0] != high[0]:
         other = high if low[0] == text else low
         raise CollectiveMismatch(member.rank, text, other[1], other[0], at.step)
-    return bool(flags)
+    return bool(flags), merged.to_bytes(size, "little")
 
 
 def leave(member: Member, at: Tag, reason: str, first_round: int = 0) -> Steps[None]:

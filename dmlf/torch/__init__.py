@@ -1,7 +1,31 @@
-"""dmlf in torch training scripts. Importing this registers the backend `dmlf`."""
+"""For users of PyTorch: the forms of DistributedDataParallel and Horovod, and a torch backend.
+
+Importing this registers the backend `dmlf` of torch.distributed.
+"""
 
 from dmlf.torch.backend import DmlfProcessGroup, Options, register_backend
+from dmlf.torch.broadcast import (
+    broadcast_object,
+    broadcast_optimizer_state,
+    broadcast_parameters,
+)
+from dmlf.torch.ddp import DistributedDataParallel
+from dmlf.torch.hook import CommHookState, comm_hook
+from dmlf.torch.optimizer import DistributedOptimizer
+from dmlf.torch.sampler import ShardedBatchSampler
 
 register_backend()
 
-__all__ = ["DmlfProcessGroup", "Options", "register_backend"]
+__all__ = [
+    "CommHookState",
+    "DistributedDataParallel",
+    "DistributedOptimizer",
+    "DmlfProcessGroup",
+    "Options",
+    "ShardedBatchSampler",
+    "broadcast_object",
+    "broadcast_optimizer_state",
+    "broadcast_parameters",
+    "comm_hook",
+    "register_backend",
+]
