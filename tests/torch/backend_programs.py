@@ -332,16 +332,20 @@ def rank_that_left() -> str:
 def aborted() -> str:
     """Rank 0 gives up an operation that nobody else will begin."""
     dist.init_process_group("dmlf", timeout=timedelta(hours=1))
-    work = dist.all_reduce(torch.ones(1), async_op=True) if dist.get_rank() == 0 else None
-    if work is not None:
-        with pytest.raises(NoAnswer):
-            work.wait(timedelta(milliseconds=1))
-    dist.distributed_c10d._get_default_group().abort()
-    if work is None:
+    store = dist.distributed_c10d._get_default_store()
+    if dist.get_rank():
+        store.wait(["aborted"])
+        dist.destroy_process_group()
         return ""
-    with pytest.raises(CollectiveAborted):
+    work = dist.all_reduce(torch.ones(1), async_op=True)
+    with pytest.raises(NoAnswer):
+        work.wait(timedelta(milliseconds=1))
+    dist.distributed_c10d._get_default_group().abort()
+    store.set("aborted", "")
+    with pytest.raises(CollectiveAborted) as caught:
         work.wait()
-    return type(work.exception()).__name__
+    assert work.exception() is caught.value
+    return caught.typename
 
 
 def ddp_bits(variants: list[dict[str, Any]], steps: int) -> list[str]:
@@ -398,7 +402,7 @@ def refused() -> list[str]:
             lambda: dist.all_reduce(torch.ones(2, dtype=torch.int32), dist.ReduceOp.AVG),
             lambda: dist.all_reduce(torch.ones(2), dist.ReduceOp.BAND),
             lambda: dist.all_reduce(torch.ones(2), dist._make_nccl_premul_sum(2.0)),
-            lambda: dist.all_reduce(torch.ones(2).to_sparse()),
+            lambda: dist.all_reduce(torch.ones(2).to_sparse(), dist.ReduceOp.MAX),
             lambda: dist.all_reduce(torch.ones(2, dtype=torch.float8_e5m2)),
             lambda: dist.all_gather([torch.ones(2)] * (size + 1), torch.ones(2)),
             lambda: dist.send(torch.ones(2), (dist.get_rank() + 1) % size, tag=-1),
