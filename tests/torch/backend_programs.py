@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -294,43 +296,56 @@ def different_calls() -> list[str]:
     return told
 
 
-def lost_rank(transport: str) -> str:
-    """Rank 1 ends in the middle; what the others raise in DDP's backward."""
+def lost_rank(rank: int, meeting: str, transport: str, told: Connection) -> None:
+    """Rank 1 is killed in the middle; tells what rank 0 raises in DDP's backward, and after."""
     dist.init_process_group(
         "dmlf",
+        init_method=f"file://{meeting}",
+        rank=rank,
+        world_size=2,
         pg_options=dmlf.torch.Options(transport=transport),
         timeout=timedelta(seconds=3),
     )
     model = DistributedDataParallel(torch.nn.Linear(4, 2))
-    if dist.get_rank() == 1:
-        dist.distributed_c10d._get_default_group().abort()
-        return ""
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
     try:
         model(torch.ones(1, 4)).sum().backward()
     except TransportError as error:
-        closed = ""
-        try:
+        with pytest.raises(GroupClosed):
             dist.barrier()
-        except GroupClosed:
-            closed = "GroupClosed"
         dist.destroy_process_group()
-        return f"{type(error).__name__} {closed}"
-    return "no error"
+        told.send(type(error).__name__)
+
+
+def rank_that_left() -> str:
+    """Rank 1 destroys its group; what rank 0 is told."""
+    with group(timeout_s=60) as (rank, _size):
+        model = DistributedDataParallel(torch.nn.Linear(4, 2))
+        if rank == 1:
+            return ""
+        with pytest.raises(GroupClosed) as caught:
+            model(torch.ones(1, 4)).sum().backward()
+        return str(caught.value)
 
 
 def aborted() -> str:
     """Rank 0 gives up an operation that nobody else will begin."""
     dist.init_process_group("dmlf", timeout=timedelta(hours=1))
-    work = dist.all_reduce(torch.ones(1), async_op=True) if dist.get_rank() == 0 else None
-    if work is not None:
-        with pytest.raises(NoAnswer):
-            work.wait(timedelta(milliseconds=1))
-    dist.distributed_c10d._get_default_group().abort()
-    if work is None:
+    store = dist.distributed_c10d._get_default_store()
+    if dist.get_rank():
+        store.wait(["aborted"])
+        dist.destroy_process_group()
         return ""
-    with pytest.raises(CollectiveAborted):
+    work = dist.all_reduce(torch.ones(1), async_op=True)
+    with pytest.raises(NoAnswer):
+        work.wait(timedelta(milliseconds=1))
+    dist.distributed_c10d._get_default_group().abort()
+    store.set("aborted", "")
+    with pytest.raises(CollectiveAborted) as caught:
         work.wait()
-    return type(work.exception()).__name__
+    assert work.exception() is caught.value
+    return caught.typename
 
 
 def ddp_bits(variants: list[dict[str, Any]], steps: int) -> list[str]:
@@ -387,7 +402,7 @@ def refused() -> list[str]:
             lambda: dist.all_reduce(torch.ones(2, dtype=torch.int32), dist.ReduceOp.AVG),
             lambda: dist.all_reduce(torch.ones(2), dist.ReduceOp.BAND),
             lambda: dist.all_reduce(torch.ones(2), dist._make_nccl_premul_sum(2.0)),
-            lambda: dist.all_reduce(torch.ones(2).to_sparse()),
+            lambda: dist.all_reduce(torch.ones(2).to_sparse(), dist.ReduceOp.MAX),
             lambda: dist.all_reduce(torch.ones(2, dtype=torch.float8_e5m2)),
             lambda: dist.all_gather([torch.ones(2)] * (size + 1), torch.ones(2)),
             lambda: dist.send(torch.ones(2), (dist.get_rank() + 1) % size, tag=-1),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import pytest
 import torch
 
 import dmlf
+from dmlf.runtime import process_context
 from tests.torch import backend_programs as programs
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -58,8 +62,28 @@ def test_ranks_that_differ_are_all_told_and_go_on() -> None:
 
 
 @pytest.mark.parametrize(("transport", "error"), [("shm", "DeadlineExceeded"), ("tcp", "PeerLost")])
-def test_a_lost_rank_is_a_typed_error_in_backward(transport: str, error: str) -> None:
-    assert dmlf.launch(programs.lost_rank, 2, (transport,)) == [f"{error} GroupClosed", ""]
+def test_a_killed_rank_is_a_typed_error_in_backward(
+    transport: str, error: str, tmp_path: Path
+) -> None:
+    context = process_context(["tests.torch.backend_programs"], threads_per_rank=1)
+    told, tells = context.Pipe(duplex=False)
+    arguments = (str(tmp_path / "meeting"), transport, tells)
+    ranks = [
+        context.Process(target=programs.lost_rank, args=(rank, *arguments)) for rank in range(2)
+    ]
+    for rank in ranks:
+        rank.start()
+    tells.close()
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0, -signal.SIGKILL]
+    assert told.recv() == error
+    told.close()
+
+
+def test_a_rank_that_left_is_named() -> None:
+    told, _ = dmlf.launch(programs.rank_that_left, 2)
+    assert "rank 1" in told
 
 
 def test_an_aborted_group_ends_what_is_outstanding() -> None:

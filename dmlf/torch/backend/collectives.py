@@ -79,7 +79,9 @@ class Collectives:
                 yield from self._all_gather(at._replace(bucket=index), flats, Wire(part).flat)
                 parts.append(rows)
             return [
-                torch.sparse_coo_tensor(indices.T, values, own.shape, is_coalesced=True)
+                torch.sparse_coo_tensor(
+                    indices.T, values, own.shape, check_invariants=True, is_coalesced=True
+                )
                 for indices, values in zip(*parts, strict=True)
             ]
 
