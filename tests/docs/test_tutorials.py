@@ -17,7 +17,7 @@ import pytest
 from tests.docs.pages import REPOSITORY, Block, blocks, matches
 
 TUTORIALS = REPOSITORY / "docs" / "tutorials"
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 NEEDS = {
     "researcher": ["snakemake", "torch"],
     "engineer": ["matplotlib", "snakemake", "torch"],
@@ -65,11 +65,12 @@ def run(block: Block, folder: Path, environment: dict[str, str]) -> str:
         text=True,
         start_new_session=True,
     )
-    try:
-        output, _ = script.communicate(timeout=TIMEOUT_S)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(script.pid, signal.SIGKILL)
+    with script:
+        try:
+            output, _ = script.communicate(timeout=TIMEOUT_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(script.pid, signal.SIGKILL)
     failed = script.returncode != 0
     assert failed == (block.mark == "fails"), f"line {block.line}: {block.text}\n{output}"
     return output
@@ -81,7 +82,7 @@ def short_path() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", sorted(NEEDS))
 def test_a_tutorial_can_be_followed(name: str, tmp_path: Path, short_path: Path) -> None:
     for module in NEEDS[name]:

@@ -135,3 +135,33 @@ def test_reports_travel_as_text() -> None:
     for report in train(run, transcript=True, timeline_steps=2).ranks:
         again: RankReport = report_from_json(report_to_json(report))
         assert again == report
+
+
+@pytest.mark.parametrize("made_by_program", [False, True])
+def test_a_rank_leaves_the_group_that_it_made_and_no_other(made_by_program: bool) -> None:
+    """A group that is still there when the interpreter ends may abort the process."""
+    program = f"""
+import torch.distributed as dist
+from dmlf import RunConfig, train
+
+if {made_by_program}:
+    dist.init_process_group("gloo")
+train(RunConfig(task="synthetic", algorithm="ring", transport="process_group", max_steps=1,
+                warmup_steps=0))
+print(dist.is_initialized())
+if dist.is_initialized():
+    dist.destroy_process_group()
+"""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    group = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, **group},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, str(made_by_program)), done.stderr

@@ -73,7 +73,7 @@ def snakemake(slurm: PrivateSlurm, folder: Path, profile: str, target: str) -> s
     """Submit one target through a profile; return what Snakemake said."""
     # Two cores per node, and no accounting, so that squeue must say how jobs fare.
     flags = f"--cores {CPUS} --max-threads {CPUS} --slurm-status-command squeue --latency-wait 5"
-    flags += " --slurm-init-seconds-before-status-checks 1 --configfile small.yaml"
+    flags += " --slurm-init-seconds-before-status-checks 1 --printshellcmds --configfile small.yaml"
     call = [sys.executable, "-m", "snakemake", "--workflow-profile", profile, *flags.split()]
     done = subprocess.run(
         [*call, "--", target],
@@ -107,20 +107,27 @@ def serial_hash(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("profile", "strategy", "world_size", "nodes"),
+    ("profile", "launcher", "strategy", "world_size", "nodes"),
     [
-        ("slurm", "parameter_server-process_group", 1, 1),
-        ("slurm-nodes", "ring-process_group", 4, 2),
+        ("slurm", "torchrun", "parameter_server-process_group", 1, 1),
+        ("slurm-nodes", "srun", "ring-process_group", 4, 2),
     ],
 )
 def test_a_run_is_a_job(
-    slurm: PrivateSlurm, checkout: Path, profile: str, strategy: str, world_size: int, nodes: int
+    slurm: PrivateSlurm,
+    checkout: Path,
+    profile: str,
+    launcher: str,
+    strategy: str,
+    world_size: int,
+    nodes: int,
 ) -> None:
     """Servers are processes of torchrun too; ranks on two nodes find one another."""
     before = slurm.jobs()
     target = f"results/synthetic/{strategy}/exact/world_size={world_size}/seed=0/rep=0/metrics.json"
     told = snakemake(slurm, checkout, profile, target)
     assert told.count("has been submitted with SLURM jobid") == 1, "what is not measured is local"
+    assert f"exec {launcher} " in told
 
     new = {job: count for job, count in slurm.jobs().items() if job not in before}
     assert [job.split()[1] for job in new] == ["COMPLETED"]
