@@ -348,10 +348,10 @@ def aborted() -> str:
     return caught.typename
 
 
-def ddp_bits(variants: list[dict[str, Any]], steps: int) -> list[str]:
+def ddp_bits(transport: str, variants: list[dict[str, Any]], steps: int) -> list[str]:
     """A hash of the parameters after training with each variant of DDP."""
     found = []
-    with group() as (rank, _size):
+    with group(transport) as (rank, _size):
         for variant in variants:
             torch.manual_seed(0)
             model = torch.nn.Sequential(

@@ -103,7 +103,8 @@ def test_ddp_gives_the_same_bits_however_it_lays_out_its_buckets() -> None:
         ]
     ]
     variants.append({"find_unused_parameters": True, "bucket_cap_mb": 0.005})
-    per_rank = dmlf.launch(programs.ddp_bits, 3, (variants, 4))
+    per_rank = dmlf.launch(programs.ddp_bits, 3, ("shm", variants, 4))
+    per_rank += dmlf.launch(programs.ddp_bits, 3, ("tcp", variants[:3], 4))
     assert {digest for digests in per_rank for digest in digests} == {per_rank[0][0]}
 
 
