@@ -3,7 +3,7 @@
 Importing this registers the backend `dmlf` of torch.distributed.
 """
 
-from dmlf.torch.backend import DmlfProcessGroup, Options, register_backend
+from dmlf.torch.backend import BackendOptions, DmlfProcessGroup, register_backend
 from dmlf.torch.broadcast import (
     broadcast_object,
     broadcast_optimizer_state,
@@ -17,11 +17,11 @@ from dmlf.torch.sampler import ShardedBatchSampler
 register_backend()
 
 __all__ = [
+    "BackendOptions",
     "CommHookState",
     "DistributedDataParallel",
     "DistributedOptimizer",
     "DmlfProcessGroup",
-    "Options",
     "ShardedBatchSampler",
     "broadcast_object",
     "broadcast_optimizer_state",

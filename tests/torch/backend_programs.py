@@ -34,7 +34,7 @@ from dmlf.errors import (
 @contextmanager
 def group(transport: str | None = None, timeout_s: float = 30.0) -> Iterator[tuple[int, int]]:
     """The default group over `dmlf`: (rank, world size)."""
-    options = dmlf.torch.Options(transport=transport)
+    options = dmlf.torch.BackendOptions(transport=transport)
     timeout = timedelta(seconds=timeout_s)
     dist.init_process_group("dmlf", pg_options=options, timeout=timeout)
     try:
@@ -303,7 +303,7 @@ def lost_rank(rank: int, meeting: str, transport: str, told: Connection) -> None
         init_method=f"file://{meeting}",
         rank=rank,
         world_size=2,
-        pg_options=dmlf.torch.Options(transport=transport),
+        pg_options=dmlf.torch.BackendOptions(transport=transport),
         timeout=timedelta(seconds=3),
     )
     model = DistributedDataParallel(torch.nn.Linear(4, 2))

@@ -119,4 +119,6 @@ def test_misuse_gets_one_line() -> None:
             "op: 'AVG' is not allowed; expected SUM, PRODUCT, MIN, MAX, BAND, BOR, BXOR "
             "for tensors of torch.int32"
         )
-        assert told[7].startswith("pg_options: 'tcp' is not allowed; expected dmlf.torch.Options")
+        assert told[7].startswith(
+            "pg_options: 'tcp' is not allowed; expected dmlf.torch.BackendOptions"
+        )

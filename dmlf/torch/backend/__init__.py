@@ -14,7 +14,7 @@ from typing import Any
 import torch.distributed as dist
 
 from dmlf.errors import ConfigError
-from dmlf.torch.backend.process_group import NAME, DmlfProcessGroup, Options
+from dmlf.torch.backend.process_group import NAME, BackendOptions, DmlfProcessGroup
 
 
 def register_backend() -> None:
@@ -25,10 +25,10 @@ def register_backend() -> None:
 
 def _create(place: Any, options: object) -> DmlfProcessGroup:
     if options is None:
-        options = Options()
-    if not isinstance(options, Options):
-        raise ConfigError("pg_options", options, "dmlf.torch.Options(...), or None")
+        options = BackendOptions()
+    if not isinstance(options, BackendOptions):
+        raise ConfigError("pg_options", options, "dmlf.torch.BackendOptions(...), or None")
     return DmlfProcessGroup(place.store, place.group_rank, place.group_size, place.timeout, options)
 
 
-__all__ = ["DmlfProcessGroup", "Options", "register_backend"]
+__all__ = ["BackendOptions", "DmlfProcessGroup", "register_backend"]

@@ -29,7 +29,7 @@ NAME = "dmlf"
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class BackendOptions:
     """What `init_process_group` and `new_group` take as `pg_options`.
 
     transport: `shm` or `tcp`; None for shm among ranks of one host, and tcp otherwise.
@@ -47,7 +47,7 @@ class DmlfProcessGroup(dist.ProcessGroup):
     """
 
     def __init__(
-        self, store: Any, rank: int, world_size: int, timeout: timedelta, options: Options
+        self, store: Any, rank: int, world_size: int, timeout: timedelta, options: BackendOptions
     ) -> None:
         super().__init__(rank, world_size)  # type: ignore[call-arg]
         timeout_s = timeout.total_seconds()
