@@ -234,7 +234,7 @@ def messages(transport: str) -> None:
 def opposite_orders() -> None:
     """Two groups, and messages beside collectives, begun by every rank in another order."""
     with group() as (rank, size):
-        others = [dist.new_group(), dist.new_group()]
+        others = [dist.new_group(timeout=timedelta(seconds=30)) for _ in range(2)]
         if rank % 2:
             others.reverse()
         value = [torch.full((1000,), float(rank)), torch.full((1000,), float(rank))]
