@@ -56,7 +56,7 @@ rule train_process_group:
     input:
         data="results/data/{task}.json",
         sources="results/sources/training.sha256",
-        own_task=own_task_source,
+        plugins=plugin_sources,
     output:
         METRICS_PATH,
     log:
