@@ -162,16 +162,18 @@ def test_all_agree_or_all_learn_of_two_that_do_not(texts: list[str], seed: int) 
 
 
 @pytest.mark.parametrize("world_size", WORLDS)
-def test_the_flag_of_any_rank_reaches_all(world_size: int) -> None:
-    answers: list[bool] = []
+def test_the_flag_and_the_bits_of_any_rank_reach_all(world_size: int) -> None:
+    answers: list[tuple[bool, bytes]] = []
 
     def program(me: Member, flagged: int | None) -> Steps[None]:
-        answers.append((yield from agree_on_call(me, AT, "text", me.rank == flagged)))
+        bits = bytes((1 << me.rank, 0))
+        answers.append((yield from agree_on_call(me, AT, "text", me.rank == flagged, bits)))
 
     for flagged in [None, *range(world_size)]:
         answers.clear()
         assert run(world_size, partial(program, flagged=flagged)).completed(world_size)
-        assert answers == [flagged is not None] * world_size
+        bits = bytes(((1 << world_size) - 1, 0))
+        assert answers == [(flagged is not None, bits)] * world_size
 
 
 @given(st.integers(2, 8), st.integers(0, 7), st.integers(0, 1000))
