@@ -19,6 +19,7 @@ DmlfError
 |-- NonFiniteGradient        NaN or infinity in a step's gradient; the step was not applied (step)
 |-- CollectiveAborted        this rank was told to stop its generation (generation)
 |-- RestartBudgetExceeded    the run was restarted as often as allowed (max_restarts, cause)
+|-- BelowMinimumWorkers      too few workers are left to go on (present, min_workers, waited_s)
 |-- TransportError
 |   |-- PeerLost             a peer's process is gone (peer)
 |   |-- DeadlineExceeded     nothing came within the timeout (peer, timeout_s)
@@ -210,6 +211,20 @@ class RestartBudgetExceeded(DmlfError):
         super().__init__(
             f"{cause}; that was first, and the run was restarted {max_restarts} times since, "
             "as often as --max-restarts allows"
+        )
+
+
+class BelowMinimumWorkers(DmlfError):
+    """Fewer workers are left than the run needs, and no others came in time."""
+
+    def __init__(self, present: int, min_workers: int, waited_s: float) -> None:
+        self.present = present
+        self.min_workers = min_workers
+        self.waited_s = waited_s
+        waited = f", and no other came within {waited_s:g} s" if waited_s else ""
+        super().__init__(
+            f"{present} worker{'s' * (present != 1)} left, fewer than --min-workers "
+            f"{min_workers}{waited}; go on from a checkpoint with --resume, or with a lower minimum"
         )
 
 

@@ -2,10 +2,15 @@
 
     kill:rank=1,step=7,phase=all_gather,round=0
     delay:rank=0,step=3,phase=compute,seconds=0.5
+    leave:rank=2,step=7
+    join:step=9,count=2
 
 A fault strikes once, in the first matching place: before an effect that names a message of that
 phase (of its sending, or of waiting for it), or at one of the POINTS of a step. It is injected into
 the protocol's own generator, so it comes at the same place on every transport.
+
+To leave and to join are no faults, but are injected alike, so that they come before the step that
+they name: the rank that asks holds that step back until the group is begun anew.
 """
 
 from __future__ import annotations
@@ -41,6 +46,8 @@ class FaultKind(StrEnum):
     FLIP = "flip"  # one mantissa bit of one parameter flips after the step was applied
     RAISE = "raise"  # user code raises
     DISK_FULL = "disk-full"  # there is no space for the checkpoint after this step
+    LEAVE = "leave"  # the rank asks to be let go
+    JOIN = "join"  # rank 0 asks for so many workers more
 
 
 POINTS = ("compute", "apply", "applied")
@@ -54,14 +61,19 @@ OF_MESSAGES = (
     FaultKind.DUPLICATE,
     FaultKind.MISDIRECT,
 )
+OF_MEMBERSHIP = (FaultKind.LEAVE, FaultKind.JOIN)
+"""Kinds that are no faults, but changes that are asked for."""
 _ANYWHERE = (FaultKind.KILL, FaultKind.STOP, FaultKind.DELAY)
-_NUMBERS = ("rank", "step", "round", "bucket", "generation")
+_NUMBERS = ("rank", "step", "round", "bucket", "generation", "count")
 _FIELD = re.compile(r"([a-z]+)=([A-Za-z0-9_.]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class FaultSpec:
-    """One fault. phase: of a message, or one of POINTS. None: any; `seconds` is for a delay."""
+    """One fault. phase: of a message, or one of POINTS. None: any.
+
+    seconds: of a delay. count: of workers that join.
+    """
 
     kind: FaultKind
     rank: int
@@ -69,14 +81,19 @@ class FaultSpec:
     phase: str | None = None
     round: int | None = None
     bucket: int | None = None
-    generation: int = 0
+    generation: int | None = 0
     seconds: float | None = None
+    count: int | None = None
 
     def __str__(self) -> str:
+        names = ("rank", "step", "phase", "round", "bucket", "generation", "seconds", "count")
+        unsaid = [("generation", 0)]
+        if self.kind is FaultKind.JOIN:
+            unsaid.append(("rank", 0))
         fields = [
             f"{name}={value}"
-            for name in ("rank", "step", "phase", "round", "bucket", "generation", "seconds")
-            if (value := getattr(self, name)) is not None and (name, value) != ("generation", 0)
+            for name in names
+            if (value := getattr(self, name)) is not None and (name, value) not in unsaid
         ]
         return f"{self.kind}:{','.join(fields)}"
 
@@ -101,10 +118,15 @@ def parse_fault(text: str) -> FaultSpec:
         if match[1] in values:
             _refuse(text, f"{match[1]} once")
         values[match[1]] = _value(text, match[1], match[2])
+    kind = FaultKind(name)
+    if kind is FaultKind.JOIN:
+        values = {"rank": 0, "count": 1, **values}
+    if kind in OF_MEMBERSHIP:
+        values = {"generation": None, **values}
     for needed in ("rank", "step"):
         if needed not in values:
             _refuse(text, f"{needed}=... as well")
-    spec = FaultSpec(FaultKind(name), **values)
+    spec = FaultSpec(kind, **values)
     _check(text, spec)
     return spec
 
@@ -135,6 +157,10 @@ def _check(text: str, spec: FaultSpec) -> None:
         _refuse(text, f"no phase: {spec.kind} has a place of its own in a step")
     if (spec.kind is FaultKind.DELAY) != (spec.seconds is not None):
         _refuse(text, "seconds=... with delay, and with nothing else")
+    if spec.kind is FaultKind.JOIN and spec.rank != 0:
+        _refuse(text, "no rank: rank 0 asks for those who join")
+    if (spec.kind is FaultKind.JOIN) != (spec.count is not None) or spec.count == 0:
+        _refuse(text, "count=... from 1 with join, and with nothing else")
     if not spec.in_messages and spec.round is not None:
         _refuse(text, "round only with the phase of a message")
     if not spec.in_messages and spec.bucket is not None:
@@ -154,7 +180,8 @@ class Injector:
 
     specs: by number. tell: called with a fault's number just before it strikes. parameters: this
     rank's parameters by name, for `flip`. damage: has the transport garble what it sends next, or
-    break off in it (OF_FRAMES).
+    break off in it (OF_FRAMES). ask: for the change of membership that a spec names; returns only
+    if it does not come.
     """
 
     def __init__(
@@ -163,11 +190,13 @@ class Injector:
         tell: Callable[[int], None],
         parameters: Callable[[], Any],
         damage: Callable[[FaultKind], None],
+        ask: Callable[[FaultSpec], None],
     ) -> None:
         self._waiting = dict(specs)
         self._tell = tell
         self._parameters = parameters
         self._damage = damage
+        self._ask = ask
         self._muted: set[int] = set()
 
     def compute(self, step: int) -> None:
@@ -247,10 +276,12 @@ class Injector:
                 raise InjectedError(f"injected: {spec}")
             case FaultKind.FLIP:
                 _flip(self._parameters())
+            case FaultKind.LEAVE | FaultKind.JOIN:
+                self._ask(spec)
 
 
 def _is_at(spec: FaultSpec, point: str) -> bool:
-    if spec.kind is FaultKind.RAISE:
+    if spec.kind in (FaultKind.RAISE, *OF_MEMBERSHIP):
         return point == "compute"
     if spec.kind is FaultKind.FLIP:
         return point == "applied"

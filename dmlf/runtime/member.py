@@ -2,16 +2,18 @@
 
     launcher                                     member
       <------------------------------ joined
-    start (generation, endpoint, ...) ----->     runs the rank; between slices of a wait and
+    start (generation, rank, endpoint) ---->     runs the rank; between slices of a wait and
                                                  between steps it looks for an order
       <------------------------------ resumed    trains
+      <------------------------------ recorded   what it does in a step, where that is recorded
       <------------------------------ fired      an injected fault
       <------------------------------ noted      something to be kept for whoever has its rank next
+      <------------------------------ leaving    it has got SIGTERM, and wants to leave
     abort (generation) -------------------->     stops
       <------------------------------ acknowledged, failed (error), or done (report)
     exit ---------------------------------->     ends
 
-A death says itself: by the process's sentinel.
+A death says itself: by the process's sentinel. That it gets on is in its pulse.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -29,23 +32,31 @@ from typing import Any, Protocol
 from dmlf.errors import CollectiveAborted, DmlfError, RemoteError
 from dmlf.runtime.child import die_with_launcher, load_function
 from dmlf.runtime.parcel import receive_parcel
+from dmlf.runtime.pulse import Pulse
 
 JOINED, RESUMED, NOTED, FIRED = "joined", "resumed", "noted", "fired"
+RECORDED, LEAVING, WANTED = "recorded", "leaving", "wanted"
 ACKNOWLEDGED, FAILED, DONE = "acknowledged", "failed", "done"
+
+IDLE_S = 0.25
+"""How often a member that has nothing to do looks whether it shall leave."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartOrder:
-    """Run `generation` over `endpoint`.
+    """Run `generation` as `rank` of a group with `world_size` workers, over `endpoint`.
 
     trust_memory: whether what this process holds may be used. note: what a member of this rank has
-    noted last.
+    noted last. struck: numbers of the faults that need not be injected again.
     """
 
     generation: int
+    rank: int
+    world_size: int
     endpoint: Any
     trust_memory: bool
-    note: Any
+    note: Any = None
+    struck: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,65 +82,132 @@ class Program(Protocol):
         """
 
 
+class _Voice:
+    """Says things to the launcher; from any thread, one at a time."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._turn = threading.Lock()
+        self._leaves = False
+
+    def say(self, kind: str, generation: int, value: Any = None) -> None:
+        with self._turn:
+            self._pipe.send((kind, generation, value))
+
+    def leave(self) -> None:
+        """Have it said soon that this process wants to leave; a signal may come at any moment."""
+        self._leaves = True
+
+    def tell_wish(self) -> None:
+        if self._leaves:
+            self._leaves = False
+            self.say(LEAVING, 0)
+
+
 class Line:
     """The member's end of the pipe, for one generation."""
 
-    def __init__(self, pipe: Connection, generation: int) -> None:
+    def __init__(self, pipe: Connection, pulse: Pulse, voice: _Voice, generation: int) -> None:
         self._pipe = pipe
+        self._pulse = pulse
+        self._voice = voice
         self._generation = generation
         self._orders = select.poll()  # Connection.poll makes a selector each time, for every step
         self._orders.register(pipe.fileno(), select.POLLIN)
 
     def check(self) -> None:
         """Raise CollectiveAborted if the launcher has ordered this generation to stop."""
+        self._pulse.beat()
+        self._voice.tell_wish()
         while self._orders.poll(0):
             order = receive_parcel(self._pipe)
             if isinstance(order, AbortOrder) and order.generation == self._generation:
                 raise CollectiveAborted(order.generation)
 
+    def stepped(self, done: int) -> None:
+        """`done` steps of the run are done."""
+        self._pulse.stepped(done)
+
     def resumed(self, step: int, source: str) -> None:
         """Tell that training goes on after `step` steps."""
-        self._pipe.send((RESUMED, self._generation, (step, source)))
+        self._pulse.stepped(step)
+        self._voice.say(RESUMED, self._generation, (step, source))
 
     def fired(self, fault: int) -> None:
         """Tell that the fault of this number strikes now."""
-        self._pipe.send((FIRED, self._generation, (fault, time.monotonic())))
+        self._voice.say(FIRED, self._generation, (fault, time.monotonic()))
 
     def note(self, value: Any) -> None:
         """Leave something for the next member of this rank."""
-        self._pipe.send((NOTED, self._generation, value))
+        self._voice.say(NOTED, self._generation, value)
+
+    def record(self, step: int, record: Mapping[str, Any]) -> None:
+        """Tell what this rank does in `step`."""
+        self._voice.say(RECORDED, self._generation, (step, record))
+
+    def leave(self) -> None:
+        """Ask to leave, as SIGTERM does."""
+        self._voice.leave()
+
+    def want(self, workers: int) -> None:
+        """Ask for so many workers more."""
+        self._voice.say(WANTED, self._generation, workers)
+
+    def hold(self, timeout_s: float) -> None:
+        """Wait for the order to stop, which ends this as CollectiveAborted; not for ever."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.check()
+            self._orders.poll(int(IDLE_S * 1000))
 
 
-def run_member(rank: int, program: str, argument: Any, pipe: Connection) -> None:
-    """Make the program, `module:function` of (rank, argument), and run it as ordered."""
+def run_member(
+    rank: int,
+    server: int | None,
+    program: str,
+    argument: Any,
+    pipe: Connection,
+    pulse: Pulse,
+    leaves: bool,
+) -> None:
+    """Make the program, `module:function` of (server, argument), and run it as ordered.
+
+    rank: the place that it is meant to take. server: which one, or None for a worker. leaves:
+    SIGTERM asks to be let go after the step.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    voice = _Voice(pipe)
+    if leaves:
+        signal.signal(signal.SIGTERM, lambda *_: voice.leave())
     die_with_launcher()
     try:
-        made: Program = load_function(program)(rank, argument)
+        made: Program = load_function(program)(server, argument)
     except Exception as error:
-        pipe.send((FAILED, 0, _typed(rank, error)))
+        voice.say(FAILED, 0, _typed(rank, error))
         receive_parcel(pipe)
         os._exit(1)
-    pipe.send((JOINED, 0, None))
+    voice.say(JOINED, 0)
     while True:
+        while not pipe.poll(IDLE_S):
+            voice.tell_wish()
         order = receive_parcel(pipe)
         if isinstance(order, ExitOrder):
             return
         if isinstance(order, AbortOrder):  # it crossed this member's own word on its way
-            pipe.send((ACKNOWLEDGED, order.generation, None))
+            voice.say(ACKNOWLEDGED, order.generation)
         elif isinstance(order, StartOrder):
-            pipe.send(_outcome(rank, order, pipe, made.run))
+            voice.say(*_outcome(order, Line(pipe, pulse, voice, order.generation), made.run))
 
 
 def _outcome(
-    rank: int, order: StartOrder, pipe: Connection, run: Callable[[StartOrder, Line], Any]
+    order: StartOrder, line: Line, run: Callable[[StartOrder, Line], Any]
 ) -> tuple[str, int, Any]:
     try:
-        return DONE, order.generation, run(order, Line(pipe, order.generation))
+        return DONE, order.generation, run(order, line)
     except CollectiveAborted:
         return ACKNOWLEDGED, order.generation, None
     except Exception as error:
-        return FAILED, order.generation, _typed(rank, error)
+        return FAILED, order.generation, _typed(order.rank, error)
 
 
 def _typed(rank: int, error: Exception) -> DmlfError:

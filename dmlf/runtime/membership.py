@@ -1,154 +1,106 @@
 """Who belongs to a group of processes, and when it is begun anew: decisions alone, no I/O.
 
-A *member* is one process; each has one of the group's ranks, and a process that is gone is replaced
-by another member of the same rank. A *generation* is one incarnation of the group, from `Start` on.
+A *generation* is one incarnation of the group, from `Start` on. There is one way from one to the
+next, whatever the reason: a failure, a worker that wants to leave, or one that has come.
 
-    FORMING   members are being spawned; until every rank has one that has joined
-       |  Start
-    RUNNING   until all are done -> ENDED (Finish), or one dies or fails
+    FORMING      until there are workers enough, and all servers
+       |  Start: ranks are dealt anew, in the order of the old ones
+    RUNNING      until all are done -> ENDED (Finish), one dies, fails or stalls, or a change is due
        |  Abort
-    ABORTING  until everybody has stopped or is gone; who does not stop in time is killed
-       |  within the budget: Spawn whom there is none of -> FORMING, one generation on
-       `- beyond it, or after what no restart can mend: ENDED (Fail)
+    ABORTING     until everybody has stopped or is gone; who does not stop in time is killed
+       |- a change, or a failure within the budget: who wants to leave is let go -> FORMING
+       |- failure upon failure without a step between them -> BACKING_OFF, for longer each time
+       `- beyond the budget, or after what no restart can mend: ENDED (Fail)
 
-What the processes say comes with the generation it is about; what is about another one is
-forgotten. Time comes in with the events, so every history can be replayed.
+*Enough* is `workers` for the first Start and `min_workers` from then on; where both are equal, the
+size is fixed. Whom there is too few of is spawned, where members are processes of this host, or
+else waited for until `join_s` have passed: then the group ends as BelowMinimumWorkers.
+
+What members say comes with the generation that it is about; what is about another one is forgotten.
+Time comes in with the events, so every history can be replayed.
 
 Invariants, which tests hold against random histories: between a Start and the next one every
-member of the first has stopped or is gone; a Start has a member for each rank; there are at most
-`max_restarts` + 1 Starts; the first cause of an incident is kept, unless it only echoes another;
-and every group ends whose members end or stop in time, or die once they are killed.
+member of the first has stopped or is gone; a Start has min_workers to max_workers workers, of whom
+one held the state of the last Start unless all who did are gone, and all servers; there are at most
+`max_restarts` failures that are mended, and leaving and joining cost none; the first cause of an
+incident is kept, unless it only echoes another; and every group ends whose members end or stop in
+time, or die once they are killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from dmlf.errors import (
+    BelowMinimumWorkers,
     DmlfError,
     NoAnswer,
     PeerLost,
     ProtocolError,
+    RendezvousError,
     ReplicaDivergence,
     RestartBudgetExceeded,
     SchemaMismatch,
     TransportError,
 )
+from dmlf.runtime.events import (
+    Abort,
+    Acknowledged,
+    Action,
+    Admit,
+    Arrived,
+    Died,
+    Dismiss,
+    Done,
+    Event,
+    Fail,
+    Failed,
+    Finish,
+    Joined,
+    Kill,
+    Leaving,
+    Progressed,
+    Resumed,
+    Spawn,
+    Start,
+    Tick,
+    Wanted,
+)
 from dmlf.runtime.outcomes import is_echo
 
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A member is ready to be started."""
-
-    member: int
+BACKOFF_MAX_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Died:
-    """A member's process is gone."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a group may be, and how long things may take.
 
-    member: int
-    error: PeerLost
+    workers: to begin with. spawns: members are processes that are spawned; else they come by
+    themselves. grace_s: how long members may take to stop. join_s: to join, and how long too few
+    are waited with. stall_s: how long one may go without progress. backoff_s: how long to wait
+    after a second failure in a row; doubled after each further one.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A member has stopped by itself; it waits for what comes next."""
-
-    member: int
-    generation: int
-    error: DmlfError
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """A member has stopped because it was told to."""
-
-    member: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """A member trains: `step` steps are done, and their state comes from `source`."""
-
-    member: int
-    generation: int
-    step: int
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A member has come to the end of the run."""
-
-    member: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Nothing happened but time."""
-
-
-Event = Joined | Died | Failed | Acknowledged | Resumed | Done | Tick
-
-
-@dataclass(frozen=True, slots=True)
-class Spawn:
-    """Start a process for `rank`."""
-
-    member: int
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Begin a generation. ranks: by member. trust_memory: whether what they hold may be used."""
-
-    generation: int
-    ranks: Mapping[int, int]
-    trust_memory: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Tell members to stop what they do in `generation`."""
-
-    generation: int
-    members: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End a member's process, whatever it does."""
-
-    member: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """All are done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """The run is over; every process is to be ended."""
-
-    error: DmlfError
-
-
-Action = Spawn | Start | Abort | Kill | Finish | Fail
+    workers: int
+    servers: int = 0
+    min_workers: int
+    max_workers: int
+    max_restarts: int = 0
+    spawns: bool = True
+    grace_s: float = 10.0
+    join_s: float = 120.0
+    stall_s: float = 60.0
+    backoff_s: float = 0.25
 
 
 @dataclass(slots=True)
 class Incident:
-    """Something that ended a generation. Moments in seconds of the machine's clock.
+    """A failure that ended a generation. Moments in seconds of the machine's clock.
 
-    rank: whose death or failure was the cause. stopped_s: when everybody had stopped or was gone.
+    rank: whose death or failure was the cause. lost: ranks whose process was gone. replaced: those
+    of them that another process has taken. stopped_s: when everybody had stopped or was gone.
     resumed_s: when the group trained again, after `step` steps, with the state of `source`.
     """
 
@@ -160,7 +112,28 @@ class Incident:
     resumed_s: float | None = None
     step: int | None = None
     source: str | None = None
+    lost: list[int] = field(default_factory=list)
     replaced: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Generation:
+    """One Start: who it was begun with, and who came and went since the last one.
+
+    Members go by number, `workers` in the order of their ranks. ended_s: when the last one was
+    ended; None for the first. resumed_s: when this one trained, after `step` steps, with the state
+    of `source`.
+    """
+
+    number: int
+    workers: tuple[int, ...]
+    joined: tuple[int, ...]
+    left: tuple[int, ...]
+    lost: tuple[int, ...]
+    ended_s: float | None
+    resumed_s: float | None = None
+    step: int | None = None
+    source: str | None = None
 
 
 class State(Enum):
@@ -169,11 +142,12 @@ class State(Enum):
     FORMING = auto()
     RUNNING = auto()
     ABORTING = auto()
+    BACKING_OFF = auto()
     ENDED = auto()
 
 
 class _Doing(Enum):
-    COMING = auto()  # spawned, not joined
+    COMING = auto()  # spawned or admitted, not joined
     WAITING = auto()  # for a start
     RUNNING = auto()
     STOPPING = auto()  # told to
@@ -181,7 +155,20 @@ class _Doing(Enum):
     CONDEMNED = auto()  # killed, and not known to be gone
 
 
-_DOWN = (_Doing.WAITING, _Doing.COMING)
+@dataclass(slots=True)
+class _Member:
+    """rank: in the generation it was in last, or else the place that it is meant to take.
+
+    inside: whether it was in the last generation. due_s: when it must have done what it does.
+    """
+
+    server: int | None
+    rank: int
+    due_s: float | None
+    doing: _Doing = _Doing.COMING
+    inside: bool = False
+    leaving: bool = False
+    step: int = 0
 
 
 def is_recoverable(error: DmlfError) -> bool:
@@ -192,36 +179,33 @@ def is_recoverable(error: DmlfError) -> bool:
 
 
 class Membership:
-    """The state machine.
+    """The state machine."""
 
-    grace_s: how long members may take to stop. join_s: to join. finish_s: to be done, once another
-    one is: nobody waits for their messages any more, who would notice that they hang.
-    """
-
-    def __init__(
-        self, size: int, max_restarts: int, grace_s: float, join_s: float, finish_s: float
-    ) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.state = State.FORMING
         self.generation = 0
         self.incidents: list[Incident] = []
-        self._size = size
-        self._max_restarts = max_restarts
-        self._grace_s = grace_s
-        self._join_s = join_s
-        self._finish_s = finish_s
+        self.generations: list[Generation] = []
+        self._limits = limits
         self._next_member = 0
-        self._ranks: dict[int, int] = {}  # by member
-        self._doing: dict[int, _Doing] = {}
-        self._deadline: float | None = None
+        self._members: dict[int, _Member] = {}
+        self._deadline: float | None = None  # of the state; members have their own
         self._trust_memory = True
+        self._open: Incident | None = None  # why the group is being begun anew; None: a change
+        self._in_a_row = 0  # failures without a step between them
+        self._resumed_step: int | None = None  # of this generation
+        self._ended_s: float | None = None
+        self._left: list[int] = []  # since the last Start
+        self._lost: list[int] = []
 
     @property
     def deadline(self) -> float | None:
         """When to send a Tick if nothing else happens; None: never."""
-        return self._deadline
+        due = [member.due_s for member in self._members.values() if member.due_s is not None]
+        return min(due if self._deadline is None else [*due, self._deadline], default=None)
 
     def begin(self, now: float) -> list[Action]:
-        """Have the first members spawned."""
+        """Have the first members spawned, or wait for them."""
         return self._form(now)
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -229,150 +213,332 @@ class Membership:
         if self.state is State.ENDED:
             return []
         match event:
-            case Joined(member):
-                if self._doing.get(member) is _Doing.COMING:
-                    self._doing[member] = _Doing.WAITING
+            case Arrived(number):
+                return self._arrived(number, now)
+            case Wanted(workers):
+                room = max(0, self._limits.max_workers - len(self._workers()))
+                return [self._spawn(None, now) for _ in range(min(workers, room))]
+            case Joined(number):
+                member = self._members.get(number)
+                if member is not None and member.doing is _Doing.COMING:
+                    member.doing, member.due_s = _Doing.WAITING, None
                 return self._go_on(now)
-            case Died(member, error):
-                return self._died(member, error, now)
-            case Failed(member, _, error) if self._doing.get(member) is _Doing.COMING:
-                return self._fail(error)  # before it joined: what it was to run cannot be made
-            case Failed(member, generation, error):
-                if not self._is_current(member, generation):
-                    return []
-                self._doing[member] = _Doing.WAITING
-                return self._incident(member, error, now)
-            case Acknowledged(member, generation):
-                if self._is_current(member, generation):
-                    self._doing[member] = _Doing.WAITING
+            case Leaving(number):
+                member = self._members.get(number)
+                if member is not None and member.server is None:
+                    member.leaving = True
                 return self._go_on(now)
-            case Resumed(member, generation, step, source):
-                if self._is_current(member, generation):
-                    self._resumed(step, source, now)
-                return []
-            case Done(member, generation):
-                if self._is_current(member, generation):
-                    # Told to stop as it ended: it has stopped, and is asked for its end again.
-                    aborting = self.state is State.ABORTING
-                    self._doing[member] = _Doing.WAITING if aborting else _Doing.DONE
-                    if not aborting and self._deadline is None:
-                        self._deadline = now + self._finish_s
-                return self._go_on(now)
+            case Died(number, detail):
+                return self._died(number, detail, now)
+            case Failed(number, generation, error):
+                return self._failed(number, generation, error, now)
             case Tick():
                 return self._tick(now)
+            case _:
+                member = self._current(event.member, event.generation)
+                return [] if member is None else self._said(member, event, now)
 
-    def _is_current(self, member: int, generation: int) -> bool:
-        doing = self._doing.get(member)
-        return generation == self.generation and doing in (_Doing.RUNNING, _Doing.STOPPING)
+    def _said(
+        self, member: _Member, event: Acknowledged | Resumed | Progressed | Done, now: float
+    ) -> list[Action]:
+        """What a member says that is in the generation which runs, or is being stopped."""
+        match event:
+            case Acknowledged():
+                member.doing, member.due_s = _Doing.WAITING, None
+            case Resumed(_, _, step, source):
+                self._beat(member, step, now)
+                self._resumed(step, source, now)
+            case Progressed(_, _, step):
+                self._beat(member, step, now)
+            case Done():
+                # Told to stop as it ended: it has stopped, and is asked for its end again.
+                aborting = self.state is State.ABORTING
+                member.doing = _Doing.WAITING if aborting else _Doing.DONE
+                member.due_s = None
+        return self._go_on(now)
 
-    def _died(self, member: int, error: PeerLost, now: float) -> list[Action]:
-        doing = self._doing.pop(member, None)
-        if doing is None:
+    def _current(self, number: int, generation: int) -> _Member | None:
+        member = self._members.get(number)
+        if member is None or generation != self.generation:
+            return None
+        return member if member.doing in (_Doing.RUNNING, _Doing.STOPPING) else None
+
+    def _workers(self) -> list[_Member]:
+        return [member for member in self._members.values() if member.server is None]
+
+    def _staying(self) -> list[_Member]:
+        return [member for member in self._workers() if not member.leaving]
+
+    def _inside(self) -> list[_Member]:
+        return [member for member in self._members.values() if member.inside]
+
+    @property
+    def _enough(self) -> int:
+        """How many workers a Start needs."""
+        return self._limits.min_workers if self.generations else self._limits.workers
+
+    def _beat(self, member: _Member, step: int, now: float) -> None:
+        member.step = step
+        if member.doing is _Doing.RUNNING:
+            member.due_s = now + self._limits.stall_s
+        if self._resumed_step is not None and step > self._resumed_step:
+            self._in_a_row = 0
+
+    def _arrived(self, number: int, now: float) -> list[Action]:
+        """Give the newcomer a place: first those without which the run cannot go on."""
+        limits, workers = self._limits, len(self._workers())
+        held = {member.server for member in self._members.values()}
+        vacant = [server for server in range(limits.servers) if server not in held]
+        server = vacant[0] if vacant and workers >= self._enough else None
+        if server is None and workers >= limits.max_workers:
+            size = limits.max_workers + limits.servers
+            return [Dismiss(number, f"the run has all of its {size} workers")]
+        return [Admit(number, server, self._add(number, server, now))]
+
+    def _add(self, number: int, server: int | None, now: float) -> int:
+        taken = {member.rank for member in self._workers()}
+        rank = next(rank for rank in range(len(taken) + 1) if rank not in taken)
+        if server is not None:
+            before = len(self.generations[-1].workers) if self.generations else self._limits.workers
+            rank = before + server
+        self._next_member = max(self._next_member, number + 1)
+        self._members[number] = _Member(server, rank, now + self._limits.join_s)
+        return rank
+
+    def _spawn(self, server: int | None, now: float) -> Action:
+        number = self._next_member
+        return Spawn(number, server, self._add(number, server, now))
+
+    def _is_spare(self, member: _Member) -> bool:
+        """Whether the group does not need a member that has not been started."""
+        if member.inside:
+            return False
+        if not self._limits.spawns or self.state is State.RUNNING:
+            return True
+        others = [other for other in self._staying() if other is not member]
+        return member.server is None and len(others) >= self._enough
+
+    def _died(self, number: int, detail: str, now: float) -> list[Action]:
+        member = self._members.pop(number, None)
+        if member is None:
             return []
-        rank = self._ranks.pop(member)
-        if self.state is State.ABORTING:
-            self.incidents[-1].replaced.append(rank)
-        if doing is _Doing.CONDEMNED:
+        if self._is_spare(member):
             return self._go_on(now)
-        return self._incident(member, error, now, rank)
+        if member.inside:
+            self._lost.append(number)
+        if member.doing is _Doing.CONDEMNED:
+            if self._open is not None:
+                self._open.lost.append(member.rank)
+            return self._go_on(now)
+        error = PeerLost(f"rank {member.rank}", detail)
+        return self._incident(member, error, now, gone=True)
+
+    def _failed(self, number: int, generation: int, error: DmlfError, now: float) -> list[Action]:
+        member = self._members.get(number)
+        if member is not None and member.doing is _Doing.COMING:
+            # What it was to run cannot be made: here, if others can, or anywhere.
+            if self.generations and self._is_spare(member):
+                del self._members[number]
+                return [Dismiss(number, str(error))]
+            return self._fail(error)
+        member = self._current(number, generation)
+        if member is None:
+            return []
+        member.doing, member.due_s = _Doing.WAITING, None
+        if self.state is State.ABORTING and self._open is None and is_echo(member.rank, error):
+            return self._go_on(now)  # another one has stopped before it
+        return self._incident(member, error, now)
 
     def _incident(
-        self, member: int, error: DmlfError, now: float, rank: int | None = None
+        self, member: _Member, error: DmlfError, now: float, gone: bool = False
     ) -> list[Action]:
         """A member is gone or has failed: begin to abort, or learn more about why we do."""
-        rank = self._ranks[member] if rank is None else rank
         if not is_recoverable(error):
             return self._fail(error)
         if isinstance(error, ReplicaDivergence):
             self._trust_memory = False  # who of them is right is not known
-        if self.state is State.ABORTING:
-            incident = self.incidents[-1]
-            if is_echo(incident.rank, incident.cause) and not is_echo(rank, error):
-                incident.cause, incident.rank = error, rank
+        incident = self._open
+        if incident is None:
+            incident = self._open = Incident(self.generation, member.rank, error, now)
+            self.incidents.append(incident)
+            self._in_a_row += 1
+        elif is_echo(incident.rank, incident.cause) and not is_echo(member.rank, error):
+            incident.cause, incident.rank = error, member.rank
+        if gone:
+            incident.lost.append(member.rank)
+        if self.state in (State.ABORTING, State.BACKING_OFF):
             return self._go_on(now)
-        incident = Incident(self.generation, rank, error, now)
-        if member not in self._ranks:
-            incident.replaced.append(rank)
-        self.incidents.append(incident)
-        self.state = State.ABORTING
-        self._deadline = now + self._grace_s
-        told = [m for m, doing in self._doing.items() if doing is _Doing.RUNNING]
-        for other, doing in self._doing.items():
-            if doing is _Doing.RUNNING:
-                self._doing[other] = _Doing.STOPPING
-            elif doing is _Doing.DONE:
-                self._doing[other] = _Doing.WAITING
+        return self._stop(now)
+
+    def _stop(self, now: float) -> list[Action]:
+        """Have everybody stop."""
+        self.state, self._deadline, self._ended_s = State.ABORTING, None, now
+        told = []
+        for number, member in self._members.items():
+            if member.doing is _Doing.RUNNING:
+                member.doing, member.due_s = _Doing.STOPPING, now + self._limits.grace_s
+                told.append(number)
+            elif member.doing is _Doing.DONE:
+                member.doing = _Doing.WAITING
         actions: list[Action] = [Abort(self.generation, told)] if told else []
         return actions + self._go_on(now)
 
     def _go_on(self, now: float) -> list[Action]:
         """What is due now that something has changed."""
-        doing = list(self._doing.values())
+        inside = self._inside()
         match self.state:
-            case State.RUNNING if all(one is _Doing.DONE for one in doing):
+            case State.RUNNING if all(member.doing is _Doing.DONE for member in inside):
                 self.state, self._deadline = State.ENDED, None
                 return [Finish()]
-            case State.ABORTING if all(one in _DOWN for one in doing):
+            case State.RUNNING if self._change_is_due(inside):
+                return self._stop(now)
+            case State.ABORTING if all(member.doing is _Doing.WAITING for member in inside):
                 return self._restart(now)
-            case State.FORMING if len(doing) == self._size and all(
-                one is _Doing.WAITING for one in doing
-            ):
-                return self._start()
+            case State.FORMING:
+                return self._let_go() + self._start_if(self._enough, now)
         return []
 
+    def _change_is_due(self, inside: Iterable[_Member]) -> bool:
+        """Whether somebody has come or wants to leave, and the generation can be ended for it."""
+        if self._resumed_step is None or any(member.doing is _Doing.DONE for member in inside):
+            return False
+        staying = self._staying()
+        if any(member.doing is _Doing.WAITING for member in staying):
+            return True
+        if len(staying) == len(self._workers()):
+            return False
+        # The last one that holds the state stays until another can take it over, if one is coming.
+        return self._limits.servers > 0 or not any(m.doing is _Doing.COMING for m in staying)
+
     def _restart(self, now: float) -> list[Action]:
-        incident = self.incidents[-1]
-        incident.stopped_s = now
-        if len(self.incidents) > self._max_restarts:
-            if not self._max_restarts:
-                return self._fail(incident.cause)
-            return self._fail(RestartBudgetExceeded(self._max_restarts, self.incidents[0].cause))
+        """Everybody has stopped: form the next generation, or end."""
+        limits, incident = self._limits, self._open
+        if incident is not None:
+            incident.stopped_s = now
+            if len(self.incidents) > limits.max_restarts:
+                if not limits.max_restarts:
+                    return self._fail(incident.cause)
+                first = self.incidents[0].cause
+                return self._fail(RestartBudgetExceeded(limits.max_restarts, first))
+        released = self._let_go()
         self.generation += 1
-        self.state = State.FORMING
-        return self._form(now)
+        self._resumed_step = None
+        staying = len(self._staying())
+        nobody_comes = incident is None and limits.spawns and staying < limits.min_workers
+        if nobody_comes or not (staying or limits.servers or incident):
+            return released + self._fail(BelowMinimumWorkers(staying, limits.min_workers, 0.0))
+        if incident is not None and self._in_a_row > 1:
+            self.state = State.BACKING_OFF
+            delay_s = limits.backoff_s * 2.0 ** (self._in_a_row - 2)
+            self._deadline = now + min(delay_s, BACKOFF_MAX_S)
+            return released
+        return released + self._form(now)
+
+    def _let_go(self) -> list[Action]:
+        """Dismiss who wants to leave, unless nobody else would hold the state."""
+        if any(member.inside for member in self._workers()) and not any(
+            member.inside and not member.leaving for member in self._members.values()
+        ):
+            return []
+        actions: list[Action] = []
+        for number, member in list(self._members.items()):
+            if member.leaving and member.doing in (_Doing.WAITING, _Doing.COMING):
+                del self._members[number]
+                if member.inside:
+                    self._left.append(number)
+                actions.append(Dismiss(number, None))
+        return actions
 
     def _form(self, now: float) -> list[Action]:
-        """Spawn a member for every rank that has none."""
+        """Spawn whom there is too few of, or give others the time to come."""
+        limits = self._limits
+        self.state, self._deadline, self._open = State.FORMING, None, None
         actions: list[Action] = []
-        for rank in range(self._size):
-            if rank not in self._ranks.values():
-                member, self._next_member = self._next_member, self._next_member + 1
-                self._ranks[member], self._doing[member] = rank, _Doing.COMING
-                actions.append(Spawn(member, rank))
-        self._deadline = now + self._join_s
+        if limits.spawns:
+            missing = self._enough - len(self._staying())
+            actions += [self._spawn(None, now) for _ in range(missing)]
+            held = {member.server for member in self._members.values()}
+            vacant = [server for server in range(limits.servers) if server not in held]
+            actions += [self._spawn(server, now) for server in vacant]
+        else:
+            self._deadline = now + limits.join_s
         return actions + self._go_on(now)
 
-    def _start(self) -> list[Action]:
-        self.state, self._deadline = State.RUNNING, None
-        for member in self._doing:
-            self._doing[member] = _Doing.RUNNING
+    def _start_if(self, enough: int, now: float) -> list[Action]:
+        """Begin a generation if there are `enough` workers and all servers."""
+        ready = {n: m for n, m in self._members.items() if m.doing is _Doing.WAITING}
+        workers = sorted((m.rank, n) for n, m in ready.items() if m.server is None)
+        servers = {m.server: n for n, m in ready.items() if m.server is not None}
+        if not workers or len(workers) < enough or len(servers) < self._limits.servers:
+            return []
+        joined = tuple(number for number, member in ready.items() if not member.inside)
+        coming = {ready[number].rank for number in joined}
+        for incident in self.incidents:
+            if incident.resumed_s is None:
+                incident.replaced = [rank for rank in incident.lost if rank in coming]
+        order = [number for _, number in workers]
+        order += [servers[server] for server in range(self._limits.servers)]
+        for rank, number in enumerate(order):
+            member = ready[number]
+            member.rank, member.inside, member.doing = rank, True, _Doing.RUNNING
+            member.due_s = now + self._limits.stall_s
+        left, lost, ended_s = tuple(self._left), tuple(self._lost), self._ended_s
+        self.generations.append(
+            Generation(self.generation, tuple(order[: len(workers)]), joined, left, lost, ended_s)
+        )
+        self._left, self._lost, self._deadline = [], [], None
+        self.state = State.RUNNING
         trust, self._trust_memory = self._trust_memory, True
-        return [Start(self.generation, dict(self._ranks), trust)]
+        ranks = {number: rank for rank, number in enumerate(order)}
+        return [Start(self.generation, len(workers), ranks, trust)]
 
     def _resumed(self, step: int, source: str, now: float) -> None:
+        if self.state is not State.RUNNING or self._resumed_step is not None:
+            return
+        self._resumed_step = step
+        generation = self.generations[-1]
+        generation.resumed_s, generation.step, generation.source = now, step, source
         for incident in self.incidents:
-            if incident.resumed_s is None and incident.generation < self.generation:
+            if incident.resumed_s is None:
                 incident.resumed_s, incident.step, incident.source = now, step, source
 
     def _tick(self, now: float) -> list[Action]:
-        """Kill who has not stopped, or not joined, in time; stop who is not done in time."""
+        """See to those who have not done in time what they should have."""
+        actions: list[Action] = []
+        for number, member in list(self._members.items()):
+            if member.due_s is None or now < member.due_s:
+                continue
+            if member.doing is _Doing.RUNNING:
+                detail = f"no progress since it had done {member.step} steps"
+                error = NoAnswer(f"rank {member.rank}", self._limits.stall_s, detail)
+                return actions + self._incident(member, error, now)
+            member.due_s = None
+            if member.doing is _Doing.STOPPING:
+                member.doing = _Doing.CONDEMNED
+                error = NoAnswer(f"rank {member.rank}", self._limits.grace_s, "it was to stop")
+                actions += self._incident(member, error, now)
+            actions.append(Kill(number))
         if self._deadline is None or now < self._deadline:
-            return []
-        if self.state is State.RUNNING:
-            slow = next(m for m, doing in self._doing.items() if doing is _Doing.RUNNING)
-            name = f"rank {self._ranks[slow]}"
-            return self._incident(slow, NoAnswer(name, self._finish_s, "others were done"), now)
+            return actions
         self._deadline = None
-        late = [
-            member
-            for member, doing in self._doing.items()
-            if doing is _Doing.STOPPING or (doing is _Doing.COMING and self.state is State.FORMING)
-        ]
-        actions: list[Action] = [Kill(member) for member in late]
-        if self.state is State.ABORTING:
-            for member in late:
-                self._doing[member] = _Doing.CONDEMNED
-        return actions
+        if self.state is State.BACKING_OFF:
+            return actions + self._form(now)
+        return actions + self._late(now)
+
+    def _late(self, now: float) -> list[Action]:
+        """Too few have come: begin with them if the minimum is there, or end."""
+        limits = self._limits
+        started = self._start_if(limits.min_workers, now)
+        if started:
+            return started
+        present = len([m for m in self._workers() if m.doing is _Doing.WAITING])
+        if self.generations and present < limits.min_workers:
+            error = BelowMinimumWorkers(present, limits.min_workers, limits.join_s)
+            return self._fail(error)
+        ready = {m.server for m in self._members.values() if m.doing is _Doing.WAITING}
+        missing = [] if self.generations else list(range(present, limits.workers))
+        missing += [limits.workers + s for s in range(limits.servers) if s not in ready]
+        return self._fail(RendezvousError(None, missing, limits.join_s))
 
     def _fail(self, error: DmlfError) -> list[Action]:
         self.state, self._deadline = State.ENDED, None

@@ -1,101 +1,157 @@
-"""Runs a group of local processes that is begun anew when it fails; `membership` decides."""
+"""Has a group of members do one run, and begins it anew when that is due; `membership` decides."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from dmlf.errors import ConfigError, PeerLost
+from dmlf.errors import ConfigError, DmlfError
 from dmlf.runtime import member as words
-from dmlf.runtime.launch import death, signals
-from dmlf.runtime.member import AbortOrder, ExitOrder, StartOrder, run_member
-from dmlf.runtime.membership import (
+from dmlf.runtime.events import (
     Abort,
     Acknowledged,
     Action,
+    Admit,
+    Arrived,
     Died,
+    Dismiss,
     Done,
     Event,
     Fail,
     Failed,
     Finish,
-    Incident,
     Joined,
     Kill,
-    Membership,
+    Leaving,
+    Progressed,
     Resumed,
     Spawn,
     Start,
     Tick,
+    Wanted,
 )
-from dmlf.runtime.parcel import send_parcel
+from dmlf.runtime.launch import signals
+from dmlf.runtime.membership import Generation, Incident, Limits, Membership
 from dmlf.runtime.stop import StopSignal
 
-JOIN_S = 120.0
-"""How long a process may take to be ready: imports and loading data."""
-
-MakeEndpoints = Callable[[int], Sequence[Any]]
-"""generation -> one endpoint per rank, of links that no other generation uses."""
+LOOK_S = 0.25
+"""How often to look whether members get on."""
+ARRIVED, BEAT, GONE = "arrived", "beat", "gone"
+"""What is heard of members beside their own words: BEAT has the steps done, GONE how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How often a group may be begun anew, and how long a member may take to stop when told to.
+    """How often a group may be begun anew after a failure, and with how many workers it may go on.
 
-    Who has not stopped after `grace_s` is killed and replaced: it may hang, or be stopped. So is
-    who has not ended `finish_s` after the first one has. Raises ConfigError.
+    Who has not stopped `grace_s` after it was told to is killed: it may hang, or be stopped.
+    min_workers, max_workers: None for a fixed size. backoff_s: how long to wait after a second
+    failure in a row; doubled after each further one. Raises ConfigError.
     """
 
     max_restarts: int
     grace_s: float = 10.0
-    finish_s: float = 120.0
+    min_workers: int | None = None
+    max_workers: int | None = None
+    backoff_s: float = 0.25
 
     def __post_init__(self) -> None:
         if self.max_restarts < 0:
             raise ConfigError("max_restarts", self.max_restarts, "a number of times from 0")
+        if self.min_workers is not None and self.min_workers < 1:
+            raise ConfigError("min_workers", self.min_workers, "a number of workers from 1")
+
+    @property
+    def elastic(self) -> bool:
+        """Whether workers may come and go."""
+        return self.min_workers is not None or self.max_workers is not None
+
+    def limits(
+        self, workers: int, servers: int, stall_s: float, join_s: float, spawns: bool
+    ) -> Limits:
+        """For a group of so many workers to begin with; see `Limits`. Raises ConfigError."""
+        least = workers if self.min_workers is None else self.min_workers
+        most = workers if self.max_workers is None else self.max_workers
+        if least > workers:
+            raise ConfigError("min_workers", least, f"at most world_size ({workers})")
+        if most < workers:
+            raise ConfigError("max_workers", most, f"at least world_size ({workers})")
+        return Limits(
+            workers=workers,
+            servers=servers,
+            min_workers=least,
+            max_workers=most,
+            max_restarts=self.max_restarts,
+            spawns=spawns,
+            grace_s=self.grace_s,
+            join_s=join_s,
+            stall_s=stall_s,
+            backoff_s=self.backoff_s,
+        )
 
 
-@dataclass(slots=True)
-class _Process:
-    rank: int
-    process: ForkServerProcess
-    pipe: Connection
+class Said(NamedTuple):
+    """Something that a member has said, or that was heard of it."""
+
+    member: int
+    kind: str
+    generation: int
+    value: Any
+
+
+class Members(Protocol):
+    """The processes of a group, wherever they are."""
+
+    def wait(self, timeout_s: float) -> Iterator[Said]:
+        """Wait for something to happen, and yield what has been said by then."""
+
+    def spawn(self, action: Spawn) -> None:
+        """Start a process."""
+
+    def admit(self, action: Admit) -> None:
+        """Tell a newcomer what it is to be."""
+
+    def start(self, action: Start, notes: Mapping[int, Any], struck: frozenset[int]) -> None:
+        """Begin a generation. notes: by rank."""
+
+    def abort(self, member: int, generation: int) -> None:
+        """Tell a member to stop."""
+
+    def kill(self, member: int) -> None:
+        """End a member's process."""
+
+    def dismiss(self, member: int, refused: str | None) -> None:
+        """Let a member go; see `Dismiss`."""
+
+    def finish(self) -> None:
+        """Tell all that the run is over, and wait until they have ended."""
+
+    def close(self, error: DmlfError | None) -> None:
+        """End every process that there still is. error: what has ended the run, if it failed."""
+
+
+Tell = Callable[[Generation, Sequence[Incident]], None]
+"""Told of every generation but the first once it trains, with the failures that it mends."""
 
 
 class Supervisor:
-    """Starts processes, tells them what to do, and hears what became of them.
+    """Tells members what to do, and hears what became of them.
 
-    tell: called with every incident once the group has recovered from it. fired: by number of an
-    injected fault, when it struck, in seconds on CLOCK_MONOTONIC.
+    fired: by number of an injected fault, when it struck, in seconds on CLOCK_MONOTONIC.
     """
 
-    def __init__(
-        self,
-        context: ForkServerContext,
-        program: str,
-        arguments: Sequence[Any],
-        make_endpoints: MakeEndpoints,
-        policy: RestartPolicy,
-        tell: Callable[[Incident], None],
-    ) -> None:
-        self._context = context
-        self._program = program
-        self._arguments = arguments
-        self._make_endpoints = make_endpoints
-        self._endpoints: Sequence[Any] = ()  # kept: their names must live until they are opened
+    def __init__(self, members: Members, limits: Limits, tell: Tell) -> None:
+        self._members = members
+        self._membership = Membership(limits)
         self._tell = tell
-        self._told = 0
-        self._membership = Membership(
-            len(arguments), policy.max_restarts, policy.grace_s, JOIN_S, policy.finish_s
-        )
-        self._members: dict[int, _Process] = {}
+        self._told = 0  # generations
+        self._told_incidents = 0
         self._notes: dict[int, Any] = {}  # by rank
+        self._ranks: Mapping[int, int] = {}  # by member, of the last Start
         self._reports: dict[int, Any] = {}  # by rank, of the generation that runs
+        self._records: dict[int, dict[int, list[tuple[int, Any]]]] = {}  # by step, generation
         self._finished = False
         self.fired: dict[int, float] = {}
 
@@ -104,152 +160,129 @@ class Supervisor:
         """Every failure so far, oldest first."""
         return self._membership.incidents
 
+    @property
+    def generations(self) -> list[Generation]:
+        """Every start so far."""
+        return self._membership.generations
+
+    def records(self) -> list[list[list[tuple[int, Any]]]]:
+        """By step, by generation that counts: (rank, what it recorded).
+
+        What a later generation has done again is that one's alone.
+        """
+        return [list(self._records[step].values()) for step in sorted(self._records)]
+
     def run(self, stop: StopSignal | None = None) -> list[Any]:
         """Return the reports by rank, or raise what no restart could mend.
 
         stop: as in `run_ranks`. When this returns or raises, every process has ended.
         """
+        failure: DmlfError | None = None
         with signals(stop):
             try:
                 self._do(self._membership.begin(time.monotonic()))
                 while not self._finished:
                     self._step()
-                return [self._reports[rank] for rank in range(len(self._arguments))]
+                return [self._reports[rank] for rank in range(len(self._ranks))]
+            except DmlfError as error:
+                failure = error
+                raise
             finally:
-                self._end()
+                self._members.close(failure)
 
     def _step(self) -> None:
         """Wait for what happens next, and react."""
-        sources: dict[Any, int] = {}
-        for member, running in self._members.items():
-            sources[running.pipe] = sources[running.process.sentinel] = member
         deadline = self._membership.deadline
-        remaining_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ready = wait(list(sources), remaining_s)
-        # What a process said before it died comes first.
-        for source in sorted(ready, key=lambda item: isinstance(item, int)):
-            member = sources[source]
-            if member not in self._members:
-                continue
-            if not (isinstance(source, Connection) and self._hear(member)):
-                self._bury(member)
+        remaining_s = LOOK_S if deadline is None else max(0.0, deadline - time.monotonic())
+        for said in self._members.wait(min(LOOK_S, remaining_s)):
+            self._hear(said)
+            if self._finished:
+                return
         self._handle(Tick())
 
-    def _hear(self, member: int) -> bool:
-        """Take one message; False when there will be no more."""
-        try:
-            kind, generation, value = self._members[member].pipe.recv()
-        except (EOFError, OSError):
-            return False
-        rank = self._members[member].rank
-        if kind == words.NOTED:
+    def _hear(self, said: Said) -> None:
+        member, kind, generation, value = said
+        rank = self._ranks.get(member)
+        if kind == words.NOTED and rank is not None:
             self._notes[rank] = value
         elif kind == words.FIRED:
             number, moment_s = value
             self.fired[number] = moment_s
-        elif event := self._event(member, rank, kind, generation, value):
+        elif kind == words.RECORDED and rank is not None:
+            step, record = value
+            self._records.setdefault(step, {}).setdefault(generation, []).append((rank, record))
+        elif event := self._event(said, rank):
             self._handle(event)
-        return True
 
-    def _event(
-        self, member: int, rank: int, kind: str, generation: int, value: Any
-    ) -> Event | None:
+    def _event(self, said: Said, rank: int | None) -> Event | None:
+        member, kind, generation, value = said
+        current = generation == self._membership.generation
         match kind:
+            case "arrived":
+                return Arrived(member)
+            case "gone":
+                return Died(member, value)
+            case "beat":
+                return Progressed(member, self._membership.generation, value)
             case words.JOINED:
                 return Joined(member)
+            case words.LEAVING:
+                return Leaving(member)
+            case words.WANTED:
+                return Wanted(value)
             case words.ACKNOWLEDGED:
                 return Acknowledged(member, generation)
             case words.FAILED:
                 return Failed(member, generation, value)
             case words.RESUMED:
+                if current:
+                    self._forget_from(*value)
                 return Resumed(member, generation, *value)
             case words.DONE:
-                if generation == self._membership.generation:
+                if current and rank is not None:
                     self._reports[rank] = value
                 return Done(member, generation)
         return None
 
-    def _bury(self, member: int) -> None:
-        """A process is gone: hear its last words, then tell."""
-        gone = self._members[member]
-        with suppress(OSError):
-            while gone.pipe.poll(0) and self._hear(member):
-                pass
-        gone.process.kill()  # where it has closed its pipe, and is of no use
-        gone.process.join()
-        del self._members[member]
-        gone.pipe.close()
-        self._handle(Died(member, PeerLost(f"rank {gone.rank}", death(gone.process.exitcode))))
+    def _forget_from(self, first_step: int, _source: str) -> None:
+        """Earlier generations' records of steps that are done (again) now are of no account."""
+        current = self._membership.generation
+        for step, by_generation in self._records.items():
+            if step >= first_step:
+                for generation in [number for number in by_generation if number < current]:
+                    del by_generation[generation]
 
     def _handle(self, event: Event) -> None:
         self._do(self._membership.handle(event, time.monotonic()))
-        for incident in self.incidents[self._told :]:
-            if incident.resumed_s is None:
-                break
-            self._told += 1
-            self._tell(incident)
+        latest = self.generations[-1] if self.generations else None
+        if latest is None or latest.resumed_s is None or len(self.generations) == self._told:
+            return
+        if self._told:
+            mended = [i for i in self.incidents[self._told_incidents :] if i.resumed_s is not None]
+            self._tell(latest, mended)
+            self._told_incidents += len(mended)
+        self._told = len(self.generations)
 
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
-                case Spawn(member, rank):
-                    self._spawn(member, rank)
+                case Spawn():
+                    self._members.spawn(action)
+                case Admit():
+                    self._members.admit(action)
                 case Start():
-                    self._start(action)
+                    self._reports.clear()
+                    self._ranks = action.ranks
+                    self._members.start(action, self._notes, frozenset(self.fired))
                 case Abort(generation, members):
                     for member in members:
-                        self._order(member, AbortOrder(generation))
+                        self._members.abort(member, generation)
                 case Kill(member):
-                    self._members[member].process.kill()
+                    self._members.kill(member)
+                case Dismiss(member, refused):
+                    self._members.dismiss(member, refused)
                 case Finish():
                     self._finished = True
-                    for member in self._members:
-                        self._order(member, ExitOrder())
-                    for running in self._members.values():
-                        running.process.join(JOIN_S)
+                    self._members.finish()
                 case Fail(error):
                     raise error
-
-    def _spawn(self, member: int, rank: int) -> None:
-        own, theirs = self._context.Pipe(duplex=True)
-        process = self._context.Process(
-            target=run_member,
-            args=(rank, self._program, self._arguments[rank], theirs),
-            name=f"dmlf-rank-{rank}",
-        )
-        try:
-            process.start()
-        finally:
-            theirs.close()
-        self._members[member] = _Process(rank, process, own)
-
-    def _start(self, action: Start) -> None:
-        self._reports.clear()
-        self._endpoints = self._make_endpoints(action.generation)
-        for member, rank in action.ranks.items():
-            order = StartOrder(
-                action.generation,
-                self._endpoints[rank],
-                action.trust_memory,
-                self._notes.get(rank),
-            )
-            self._order(member, order)
-
-    def _order(self, member: int, order: Any) -> None:
-        with suppress(OSError):  # it is gone: its sentinel says so
-            send_parcel(self._members[member].pipe, order)
-
-    def _end(self) -> None:
-        for running in self._members.values():
-            running.process.kill()
-        for running in self._members.values():
-            running.process.join()
-            # The run may have ended before a rank was heard that said what struck it.
-            with suppress(EOFError, OSError):
-                while running.pipe.poll(0):
-                    kind, _, value = running.pipe.recv()
-                    if kind == words.FIRED:
-                        self.fired[value[0]] = value[1]
-            running.pipe.close()
-        self._members.clear()
-        self._endpoints = ()

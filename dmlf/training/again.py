@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from dmlf.protocol import Holding, Member, registry
 from dmlf.runtime import NoTransport
-from dmlf.runtime.faults import FaultKind, Injector
+from dmlf.runtime.faults import FaultKind, FaultSpec, Injector
 from dmlf.runtime.member import Line, StartOrder
 from dmlf.training.replica import Replica, make_backend
-from dmlf.training.result import RankReport
+from dmlf.training.result import RankReport, report_to_json
 from dmlf.training.sampler import owned_shards
 from dmlf.training.worker import Again, RankJob, Trainer
-from dmlf.transport import Transport
-from dmlf.transport.tcp import TcpTransport
+from dmlf.transport import Endpoint, Transport
+from dmlf.transport.tcp import TcpEndpoint, TcpTransport
+
+HOLD_S = 60.0
+"""How long a step is held back for a change of membership that was injected."""
 
 
 class RecoverableRank:
-    """Fulfils `dmlf.runtime.member.Program`: the state that it holds survives a failure."""
+    """Fulfils `dmlf.runtime.member.Program`: the state that it holds survives a failure.
 
-    def __init__(self, rank: int, job: RankJob) -> None:
+    server: which one, or None for a worker. Rank and shards come with each generation.
+    """
+
+    def __init__(self, server: int | None, job: RankJob) -> None:
         config = job.config
         self._job = job
+        self._server = server
         self._algorithm = registry().get(config.algorithm)
-        num_servers = 0
+        self._num_servers = 0
         if self._algorithm is not None:
-            num_servers = self._algorithm.server_count(config.num_servers)
-        self._group = (rank, config.world_size, num_servers)
-        is_worker = rank < config.world_size
-        shards = owned_shards(rank, config.world_size, config.num_shards) if is_worker else range(0)
-        self._replica = Replica(config, make_backend(config), rank, shards)
-        self._holds = not (is_worker and num_servers)  # else it has no optimizer
+            self._num_servers = self._algorithm.server_count(config.num_servers)
+        place = 0 if server is None else config.world_size + server
+        self._replica = Replica(config, make_backend(config), place, range(0))
+        self._holds = not (server is None and self._num_servers)  # else it has no optimizer
         self._fresh = True
-        self._history: tuple[int, Mapping[str, Any] | None] = (-1, None)
 
     def run(self, order: StartOrder, line: Line) -> RankReport:
         """Train one generation to its end; whatever it raises, the replica is kept."""
@@ -44,35 +45,41 @@ class RecoverableRank:
             replica.done = None
         if not order.trust_memory:
             replica.done = None
-        if fresh and order.note is not None:
-            self._history = order.note
         holding = None
         if self._holds and replica.done is not None:
             holding = Holding(replica.done, replica.parts)
-        transport = NoTransport() if order.endpoint is None else order.endpoint.connect()
+        shards = range(0)
+        if self._server is None:
+            shards = owned_shards(order.rank, order.world_size, self._job.config.num_shards)
+        transport: Transport = NoTransport()
+        if order.endpoint is not None:
+            transport = _connect(order.endpoint, line)
         try:
-            replica.allocate(transport.allocate)
-            step, history = self._history
-            injector = self._injector(order.generation, line, transport)
+            replica.enter(order.rank, shards, transport.allocate)
+            step, history = (-1, None) if order.note is None else order.note
+            injector = self._injector(order, line, transport)
             again = Again(order.generation, line, holding, history, step, injector)
-            member = Member(*self._group, order.generation)
+            member = Member(order.rank, order.world_size, self._num_servers, order.generation)
             trainer = Trainer(replica, transport, member, self._algorithm, self._job, again)
             try:
                 report = trainer.train()
-            finally:
-                if trainer.recorder.epochs:
-                    self._history = (trainer.recorder.done, trainer.recorder.history())
+            except Exception:
+                if order.rank == 0 and trainer.recorder.epochs:
+                    line.note((trainer.recorder.done, trainer.recorder.history()))
+                raise
         except BaseException:
             transport.abandon()
             raise
         transport.close()
         return report
 
-    def _injector(self, generation: int, line: Line, transport: Transport) -> Injector | None:
+    def _injector(self, order: StartOrder, line: Line, transport: Transport) -> Injector | None:
         mine = [
             (number, spec)
             for number, spec in enumerate(self._job.faults)
-            if (spec.rank, spec.generation) == (self._group[0], generation)
+            if spec.rank == order.rank
+            and spec.generation in (None, order.generation)
+            and number not in order.struck
         ]
         if not mine:
             return None
@@ -84,4 +91,26 @@ class RecoverableRank:
             else:
                 transport.corrupt_next()
 
-        return Injector(mine, line.fired, self._replica.backend.parameters, damage)
+        def ask(spec: FaultSpec) -> None:
+            if spec.kind is FaultKind.LEAVE:
+                line.leave()
+            else:
+                line.want(spec.count or 0)
+            line.hold(HOLD_S)
+
+        return Injector(mine, line.fired, self._replica.backend.parameters, damage, ask)
+
+
+def _connect(endpoint: Endpoint, line: Line) -> Transport:
+    """Open the links. Only where that may take long can it be interrupted."""
+    if isinstance(endpoint, TcpEndpoint):
+        return endpoint.connect(line.check)
+    return endpoint.connect()
+
+
+class RemoteRank(RecoverableRank):
+    """The same on another host: its report travels as text."""
+
+    def run(self, order: StartOrder, line: Line) -> str:  # type: ignore[override]
+        """Train one generation to its end."""
+        return report_to_json(super().run(order, line))

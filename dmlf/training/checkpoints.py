@@ -19,11 +19,13 @@ from dmlf.checkpoint import CheckpointStore, RunState, SamplerPosition, Snapshot
 from dmlf.checkpoint.load import candidates
 from dmlf.errors import CheckpointError, ConfigError, NoValidCheckpoint
 from dmlf.protocol import Kind, Member, Move, Steps, transfer
+from dmlf.runtime.driver import SLICE_S
 from dmlf.runtime.faults import Injector
 from dmlf.training.faulty_disk import FaultyDisk
 from dmlf.training.packing import Gathered, copied, packed
 from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica
+from dmlf.transport.base import never
 
 Run = Callable[[Steps[None]], None]
 
@@ -69,7 +71,8 @@ class Checkpointer:
     """One rank's part in the checkpoints of a run.
 
     run: drives a protocol between steps. confirm: raises ReplicaDivergence, on all ranks, where
-    they do not hold the same state: what is saved was held by all.
+    they do not hold the same state: what is saved was held by all. look: called now and then
+    while it waits for the disk.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Checkpointer:
         run: Run,
         confirm: Callable[[int], None],
         injector: Injector | None = None,
+        look: Callable[[], None] = never,
     ) -> None:
         self._plan = plan
         self._replica = replica
@@ -89,6 +93,7 @@ class Checkpointer:
         self._run = run
         self._confirm = confirm
         self._injector = injector
+        self._look = look
         self._disk = FaultyDisk()
         self._writes = member.rank == writer_of(member)
         self._saver: BackgroundSaver | None = None
@@ -107,7 +112,7 @@ class Checkpointer:
                 keep=self._plan.keep,
                 files=self._disk,
             )
-            self._saver = BackgroundSaver(store)
+            self._saver = BackgroundSaver(store, self._look)
 
     def after(self, step: int) -> None:
         """Save if the state after `step` steps is due; raise what went wrong with an earlier one.
@@ -179,10 +184,14 @@ class Checkpointer:
 
 
 class BackgroundSaver:
-    """Writes one snapshot at a time, in a thread; who brings the next one waits for it."""
+    """Writes one snapshot at a time, in a thread; who brings the next one waits for it.
 
-    def __init__(self, store: CheckpointStore) -> None:
+    look: called now and then meanwhile.
+    """
+
+    def __init__(self, store: CheckpointStore, look: Callable[[], None] = never) -> None:
         self._store = store
+        self._look = look
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -204,9 +213,12 @@ class BackgroundSaver:
 
     def wait(self) -> None:
         """Return when nothing is being written. Raises CheckpointWriteError."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        while self._thread is not None:
+            self._thread.join(SLICE_S)
+            if not self._thread.is_alive():
+                self._thread = None
+            else:
+                self._look()
         self.check()
 
     def close(self) -> None:

@@ -1,10 +1,11 @@
-"""What a run recovered from, as plain values for its metrics and as a line for people."""
+"""What a run recovered from and who took part in it: plain values for metrics, lines for people."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from dmlf.runtime.membership import Incident
+from dmlf.runtime.membership import Generation, Incident
 
 
 def recovery_of(incident: Incident) -> dict[str, Any]:
@@ -28,11 +29,49 @@ def recovery_of(incident: Incident) -> dict[str, Any]:
     }
 
 
-def describe(incident: Incident) -> str:
-    """One line about a recovery."""
-    replaced = ", ".join(f"rank {rank}" for rank in sorted(incident.replaced)) or "none"
-    took_s = 0.0 if incident.resumed_s is None else incident.resumed_s - incident.detected_s
-    return (
-        f"generation {incident.generation} ended: {incident.cause}; replaced: {replaced}; "
-        f"going on after step {incident.step}, from {incident.source}, {took_s:.2f} s later"
+def generation_of(generation: Generation) -> dict[str, Any]:
+    """The entry of `membership.generations` in a metrics file.
+
+    Members go by number. change_s: how long the group did not train for it.
+    """
+    ended_s, resumed_s = generation.ended_s, generation.resumed_s
+    return {
+        "generation": generation.number,
+        "world_size": len(generation.workers),
+        "workers": list(generation.workers),
+        "joined": list(generation.joined),
+        "left": list(generation.left),
+        "lost": list(generation.lost),
+        "step": generation.step,
+        "source": generation.source,
+        "change_s": None if ended_s is None or resumed_s is None else resumed_s - ended_s,
+    }
+
+
+def describe(generation: Generation, mended: Sequence[Incident]) -> list[str]:
+    """Lines about a generation that trains now, and the failures that it mends."""
+    lines = []
+    for incident in mended:
+        lost = ", ".join(f"rank {rank}" for rank in sorted(incident.lost)) or "none"
+        replaced = ", ".join(f"rank {rank}" for rank in sorted(incident.replaced)) or "none"
+        lines.append(
+            f"generation {incident.generation} ended: {incident.cause}; "
+            f"lost: {lost}; replaced: {replaced}"
+        )
+    changes = [
+        f"{len(members)} {what}"
+        for members, what in (
+            (generation.joined, "joined"),
+            (generation.left, "left"),
+            (generation.lost, "lost"),
+        )
+        if members
+    ]
+    took_s = (generation.resumed_s or 0.0) - (generation.ended_s or 0.0)
+    workers = len(generation.workers)
+    lines.append(
+        f"generation {generation.number}: {workers} worker{'s' * (workers != 1)} "
+        f"({', '.join(changes) or 'the same'}), going on after step {generation.step}, "
+        f"from {generation.source}, {took_s:.2f} s later"
     )
+    return lines

@@ -72,7 +72,6 @@ class Replica:
     ) -> None:
         self.config = config
         self.backend = backend
-        self.shards = shards
         self.sampler = ShardSampler(
             backend.num_samples, config.global_batch_size, config.num_shards, config.seed
         )
@@ -87,12 +86,12 @@ class Replica:
             server = rank - config.world_size
             self._held = range(server, server + 1)
             backend.keep(self.names_of(server))
-        self._rank = rank
         self.done: int | None = 0
-        self.allocate(allocate)
+        self.enter(rank, shards, allocate)
 
-    def allocate(self, allocate: Allocate) -> None:
-        """Make the vectors that are sent, in the memory of a new transport."""
+    def enter(self, rank: int, shards: range, allocate: Allocate) -> None:
+        """Take a place in a group: compute `shards`, and send from the memory of its transport."""
+        self._rank, self.shards = rank, shards
         held = [
             bucket
             for bucket in self.buckets

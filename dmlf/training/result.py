@@ -11,6 +11,7 @@ from typing import Any
 from dmlf.config import RunConfig
 from dmlf.training.state import RankState, merge_states
 from dmlf.training.timeline import Span
+from dmlf.training.transcript import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +74,10 @@ class RunResult:
     """A completed run: its configuration, every rank's report, and the launcher's times in s.
 
     `launch_s` is from the request to the first step, `lock_wait_s` the wait for the host-wide
-    measuring lock, `load_*` the load averages over 1, 5 and 15 minutes. `recoveries`: see
-    `dmlf.training.recoveries`; after one, the reports are those of the last generation.
+    measuring lock, `load_*` the load averages over 1, 5 and 15 minutes. `recoveries` and
+    `membership` (None where nobody supervised the run): see `dmlf.training.recoveries`; after a
+    change, the reports are those of the last generation. `transcript`: see
+    `dmlf.training.transcript`; of all generations, empty where none was asked for.
     """
 
     config: RunConfig
@@ -87,6 +90,15 @@ class RunResult:
     load_before: Sequence[float]
     load_after: Sequence[float]
     recoveries: Sequence[Mapping[str, Any]] = ()
+    membership: Mapping[str, Any] | None = None
+    transcript: Sequence[Record] = ()
+
+    @property
+    def world_size(self) -> int:
+        """How many workers the run ended with."""
+        if self.membership is None:
+            return self.config.world_size
+        return int(self.membership["generations"][-1]["world_size"])
 
     def final_state(self) -> RankState:
         """Parameters and optimizer of all ranks together; the run's one hash is its `sha256()`.

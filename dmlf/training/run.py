@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,23 +16,26 @@ from dmlf.config import UNSYNCHRONIZED, RunConfig
 from dmlf.errors import ConfigError, RunInterrupted
 from dmlf.protocol import registry
 from dmlf.runtime import process_context, run_ranks
-from dmlf.runtime.faults import OF_FRAMES, FaultKind, FaultSpec
+from dmlf.runtime.events import Start
+from dmlf.runtime.faults import OF_FRAMES, OF_MEMBERSHIP, FaultKind, FaultSpec
+from dmlf.runtime.local import JOIN_S, LocalMembers
 from dmlf.runtime.measuring_lock import measuring_lock
-from dmlf.runtime.membership import Incident
+from dmlf.runtime.membership import Limits
 from dmlf.runtime.stop import StopSignal
-from dmlf.runtime.supervisor import RestartPolicy, Supervisor
+from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.training.checkpoints import CheckpointPlan
 from dmlf.training.ddp_job import DdpJob
 from dmlf.training.hosts import Rendezvous, coordinate
 from dmlf.training.preflight import preflight
-from dmlf.training.recoveries import describe, recovery_of
 from dmlf.training.result import RankReport, RunResult
+from dmlf.training.supervised import STALL_MARGIN_S, Outcome, supervise
 from dmlf.training.torchrun import (
     own_rank,
     run_as_member,
     speaks_for_the_run,
     started_by_torchrun,
 )
+from dmlf.training.transcript import merge_records
 from dmlf.training.worker import RankJob
 from dmlf.transport import TRANSPORTS, Endpoint
 from dmlf.transport.emulated import EmulatedLink, emulate
@@ -62,7 +64,8 @@ def train(
     rendezvous: do not start ranks here, but have workers on any hosts run them (`dmlf worker`).
     checkpoint: save the state as the run goes on, or go on from there; SIGTERM and SIGINT then
     end the run between two steps, with a checkpoint, as RunInterrupted (of ranks of this host).
-    restarts: begin the group anew when a rank of this host dies, hangs or loses a message.
+    restarts: begin the group anew when a rank dies, hangs or loses a message, and let workers come
+    and go where that says so.
     faults: to be injected. struck: takes, also when this raises, by number of a fault when it
     struck, in seconds on CLOCK_MONOTONIC.
     Raises ConfigError before any process starts, and what ended the run otherwise.
@@ -80,24 +83,26 @@ def train(
     _check_recording(job)
     if restarts is None:
         restarts = RestartPolicy(0)
-    if restarts.max_restarts or faults:
-        _check_restarts(job, restarts, here)
+    if restarts.max_restarts or restarts.elastic or faults:
+        _check_restarts(job, restarts, here, rendezvous is not None)
     if checkpoint is not None and here:
         checkpoint.check_folder()
-    incidents: list[Incident] = []
+    struck = {} if struck is None else struck
     started_at, start = datetime.now(UTC), time.monotonic()
     locks = exclusive and speaks_for_the_run(config.transport)
     with measuring_lock() if locks else nullcontext(0.0) as lock_wait_s:
         load_before = os.getloadavg()
         locked = time.monotonic()
         if rendezvous is not None:
-            ranks, launch_s = coordinate(config, job, rendezvous)
+            outcome = coordinate(config, job, rendezvous, restarts, struck)
         else:
-            ranks = _run(
-                config, preload, job, restarts, incidents, {} if struck is None else struck
-            )
-            launch_s = _first_step(ranks, own_rank(config.transport), locked) - locked
+            outcome = _run(config, preload, job, restarts, struck)
+        begun = outcome.trained_s
+        if begun is None:
+            begun = _first_step(outcome.ranks, own_rank(config.transport), locked)
+        launch_s = begun - locked
         load_after = os.getloadavg()
+    ranks = outcome.ranks
     if checkpoint is not None and stop is not None and not all(rank.completed for rank in ranks):
         done = ranks[0].first_step + len(ranks[0].step_s)
         raise RunInterrupted(stop.number, done, checkpoint.folder)
@@ -111,7 +116,9 @@ def train(
         lock_wait_s=lock_wait_s,
         load_before=load_before,
         load_after=load_after,
-        recoveries=[recovery_of(incident) for incident in incidents],
+        recoveries=outcome.recoveries,
+        membership=outcome.membership,
+        transcript=outcome.transcript or merge_records([rank.transcript for rank in ranks]),
     )
 
 
@@ -129,19 +136,25 @@ def _check_recording(job: RankJob) -> None:
         raise ConfigError("transcript", True, "a run from its first step, without --resume")
 
 
-def _check_restarts(job: RankJob, restarts: RestartPolicy, here: bool) -> None:
-    """Refuse what cannot be begun anew. Raises ConfigError."""
+def _check_restarts(job: RankJob, restarts: RestartPolicy, here: bool, hosts: bool) -> None:
+    """Refuse what cannot be begun anew, and what cannot be injected. Raises ConfigError."""
     config, times = job.config, restarts.max_restarts
     if (
-        not here
+        not (here or hosts)
         or config.algorithm in ("ddp", UNSYNCHRONIZED)
         or config.transport == "process_group"
     ):
-        allowed = "with local ranks over queue, shm or tcp: others end with the first failure"
+        allowed = "over queue, shm or tcp, not under torchrun: others end with the first failure"
         if job.faults:
             raise ConfigError("fault", str(job.faults[0]), allowed)
         raise ConfigError("max_restarts", times, f"0, or {allowed}")
-    size = _group_size(config)
+    if restarts.elastic and config.algorithm == "serial":
+        raise ConfigError("max_workers", restarts.max_workers, "none with algorithm 'serial'")
+    limits = _limits(config, restarts)
+    if limits.max_workers > config.num_shards:
+        allowed = f"at most num_shards ({config.num_shards})"
+        raise ConfigError("max_workers", limits.max_workers, allowed)
+    size = limits.max_workers + limits.servers
     for spec in job.faults:
         if spec.rank >= size:
             raise ConfigError("fault", str(spec), f"a rank below {size}, servers included")
@@ -150,12 +163,23 @@ def _check_restarts(job: RankJob, restarts: RestartPolicy, here: bool) -> None:
             raise ConfigError("fault", str(spec), allowed)
         if spec.kind is FaultKind.DISK_FULL and job.checkpoint is None:
             raise ConfigError("fault", str(spec), "disk-full with a folder of checkpoints")
-    for key, value in (("transcript", job.transcript), ("timeline", job.timeline_steps)):
-        if value:
-            raise ConfigError(key, value, "a run without --max-restarts: it records all steps")
+        if spec.kind in OF_MEMBERSHIP and not restarts.elastic:
+            raise ConfigError("fault", str(spec), f"{spec.kind} with min_workers or max_workers")
+        if spec.kind is FaultKind.JOIN and hosts:
+            raise ConfigError("fault", str(spec), "join on one host; on several, start a worker")
+    if job.timeline_steps and (times or restarts.elastic):
+        allowed = "a run without --max-restarts and of a fixed size: it records its first steps"
+        raise ConfigError("timeline", job.timeline_steps, allowed)
 
 
-def _first_step(ranks: list[RankReport], own_rank: int | None, otherwise: float) -> float:
+def _limits(config: RunConfig, restarts: RestartPolicy) -> Limits:
+    """Of a group on this host."""
+    servers = _group_size(config) - config.world_size
+    stall_s = config.timeout_s + STALL_MARGIN_S
+    return restarts.limits(config.world_size, servers, stall_s, JOIN_S, spawns=True)
+
+
+def _first_step(ranks: Sequence[RankReport], own_rank: int | None, otherwise: float) -> float:
     """When the first step began, on this host's clock: under torchrun only the own rank's is.
 
     otherwise: the answer where no step was left to do.
@@ -177,9 +201,11 @@ def _group_size(config: RunConfig) -> int:
     return config.world_size + (algorithm.server_count(config.num_servers) if algorithm else 0)
 
 
-def _endpoints(context: ForkServerContext, config: RunConfig) -> Sequence[Endpoint]:
+def _endpoints(
+    context: ForkServerContext, config: RunConfig, group_size: int
+) -> Sequence[Endpoint]:
     """A place for every rank in a new group on this host."""
-    endpoints = TRANSPORTS[config.transport](context, _group_size(config))
+    endpoints = TRANSPORTS[config.transport](context, group_size)
     if not config.emulates:
         return endpoints
     link = EmulatedLink(config.emulate_latency_s, config.emulate_bandwidth_bits_per_s)
@@ -191,14 +217,19 @@ def _run(
     preload: list[str],
     job: RankJob,
     restarts: RestartPolicy,
-    incidents: list[Incident],
     struck: dict[int, float],
-) -> list[RankReport]:
+) -> Outcome:
     if started_by_torchrun(config.transport):
-        return run_as_member(config, job)
+        return Outcome(run_as_member(config, job))
     context = process_context(preload, config.threads_per_rank)
-    if restarts.max_restarts or job.faults:
-        return _run_again(context, job, restarts, incidents, struck)
+    if restarts.max_restarts or restarts.elastic or job.faults:
+        return _run_again(context, job, restarts, struck)
+    return Outcome(_run_once(context, job))
+
+
+def _run_once(context: ForkServerContext, job: RankJob) -> list[RankReport]:
+    """Run the ranks of this host; the first failure ends them."""
+    config = job.config
     if config.algorithm == "serial":
         return run_ranks(context, "dmlf.training.worker:run_rank", [job], stop=job.stop)
     if config.algorithm == "ddp":
@@ -214,7 +245,7 @@ def _run(
         apart = [replace(job, endpoint=endpoint) for endpoint in meeting]
         program = "dmlf.training.unsynchronized:run_unsynchronized_rank"
         return run_ranks(context, program, apart)
-    endpoints = _endpoints(context, config)
+    endpoints = _endpoints(context, config, _group_size(config))
     jobs = [replace(job, endpoint=endpoint) for endpoint in endpoints]
     return run_ranks(context, "dmlf.training.worker:run_rank", jobs, stop=job.stop)
 
@@ -223,24 +254,20 @@ def _run_again(
     context: ForkServerContext,
     job: RankJob,
     restarts: RestartPolicy,
-    incidents: list[Incident],
     struck: dict[int, float],
-) -> list[RankReport]:
+) -> Outcome:
     """Run the ranks of this host, beginning anew as often as `restarts` allows."""
     config = job.config
-    size = _group_size(config)
 
-    def make_endpoints(_generation: int) -> Sequence[Endpoint | None]:
-        return [None] if config.algorithm == "serial" else _endpoints(context, config)
+    def make_endpoints(start: Start) -> Sequence[Endpoint | None]:
+        return (
+            [None]
+            if config.algorithm == "serial"
+            else _endpoints(context, config, len(start.ranks))
+        )
 
-    def tell(incident: Incident) -> None:
-        incidents.append(incident)
-        print(f"dmlf: {describe(incident)}", file=sys.stderr, flush=True)
-
-    supervisor = Supervisor(
-        context, "dmlf.training.again:RecoverableRank", [job] * size, make_endpoints, restarts, tell
+    members = LocalMembers(
+        context, "dmlf.training.again:RecoverableRank", job, make_endpoints, restarts.elastic
     )
-    try:
-        return supervisor.run(job.stop)
-    finally:
-        struck.update(supervisor.fired)
+    reports, outcome = supervise(members, _limits(config, restarts), struck, job.stop)
+    return replace(outcome, ranks=reports)

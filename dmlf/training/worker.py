@@ -11,7 +11,7 @@ from typing import Any
 
 from dmlf.config import RunConfig
 from dmlf.env import source_sha256
-from dmlf.errors import ReplicaDivergence, SchemaMismatch
+from dmlf.errors import DmlfError, ReplicaDivergence, SchemaMismatch
 from dmlf.protocol import (
     Algorithm,
     Holding,
@@ -36,10 +36,11 @@ from dmlf.training.replica import Replica, make_backend
 from dmlf.training.restoring import Restored, restore
 from dmlf.training.result import RankReport
 from dmlf.training.sampler import owned_shards
-from dmlf.training.synchronizer import RankStep, Synchronizer, make_synchronizer
+from dmlf.training.synchronizer import RankStep, StepTimes, Synchronizer, make_synchronizer
 from dmlf.training.timeline import Timeline
-from dmlf.training.transcript import TranscriptRecorder
+from dmlf.training.transcript import KeptRecords, TranscriptRecorder
 from dmlf.transport import Endpoint, Transport
+from dmlf.transport.base import never
 from dmlf.transport.process_group import GroupTransport
 
 
@@ -124,7 +125,11 @@ class Trainer:
         # Workers of a parameter server have no optimizer state: it lives on the servers.
         self._applies = not (self._is_worker and member.num_servers)
         self.recorder = StepRecorder()
-        self._transcript = TranscriptRecorder(replica, self._applies) if job.transcript else None
+        self._kept = KeptRecords()
+        self._transcript: TranscriptRecorder | None = None
+        if job.transcript:
+            tell = self._kept if again is None else again.line.record
+            self._transcript = TranscriptRecorder(replica, self._applies, tell)
         self._checkpointer: Checkpointer | None = None
         if job.checkpoint is not None:
             self._checkpointer = Checkpointer(
@@ -135,6 +140,7 @@ class Trainer:
                 self._drive,
                 self._confirm_state,
                 None if again is None else again.injector,
+                never if again is None else again.line.check,
             )
         self._plan = job.checkpoint
         self._stop = job.stop
@@ -195,6 +201,8 @@ class Trainer:
                 self._stop.begin(step)
             self._step(step)
             done = step + 1
+            if self._again is not None:
+                self._again.line.stepped(done)
             whole = done % sampler.steps_per_epoch == 0
             if whole or done == replica.num_steps:
                 self._end_epoch(step // sampler.steps_per_epoch + 1, done, whole)
@@ -270,9 +278,9 @@ class Trainer:
                     injector.computed(step, replica.store.rows)
                 phases["samples"] = sum(len(shards[index]) for index in replica.shards)
             if self._transcript is not None:
-                self._transcript.before_reduction(shards)
+                self._transcript.before_reduction(step, shards)
             computed = time.monotonic()
-            times = self._synchronizer.finish(step)
+            times = self._finish(step)
             phases["data_s"] = drawn - start
             phases["forward_backward_s"] = computed - drawn
             phases["communication_s"] = times.communication_s
@@ -282,12 +290,22 @@ class Trainer:
         if self._is_worker:
             self._timeline.computed("draw samples", start, drawn)
             self._timeline.computed("forward and backward", drawn, computed)
-        if self._transcript is not None:
-            self._transcript.after_step()
         self._traffic = (
             self._traffic[0] + driver.messages_sent - messages,
             self._traffic[1] + driver.payload_bytes_sent - payload_bytes,
         )
+
+    def _finish(self, step: int) -> StepTimes:
+        """Bring the gradients of the step together, and record what came of it."""
+        try:
+            times = self._synchronizer.finish(step)
+        except DmlfError:
+            if self._transcript is not None and self._replica.done == step + 1:
+                self._transcript.after_step(step)  # it counts, though others have not ended it
+            raise
+        if self._transcript is not None:
+            self._transcript.after_step(step)
+        return times
 
     def _handshake(self, initial_state: str) -> None:
         """Refuse to start unless configuration, code and initial state are the same everywhere.
@@ -357,6 +375,6 @@ class Trainer:
             theoretical_messages=messages,
             theoretical_payload_bytes=payload_bytes,
             torch_threads=replica.backend.num_threads,
-            transcript=self._transcript.records if self._transcript is not None else (),
+            transcript=self._kept.records,
             timeline=self._timeline.spans,
         )

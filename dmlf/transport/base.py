@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,14 @@ from dmlf.protocol import Message
 def allocate_plain(numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """A vector of zeros [numel] in this process's own memory."""
     return np.zeros(numel, dtype=dtype)
+
+
+Interrupt = Callable[[], None]
+"""Called now and then during a wait; ends it by raising."""
+
+
+def never() -> None:
+    """Interrupt nothing."""
 
 
 class Transport(Protocol):

@@ -453,7 +453,6 @@ def test_killed_from_outside_at_any_moment(transport: str, victim: int, tmp_path
     [
         ({"transport": "process_group"}, {}, "max_restarts"),
         ({"algorithm": "ddp", "transport": "gloo"}, {}, "max_restarts"),
-        ({}, {"transcript": True}, "transcript"),
         ({}, {"timeline_steps": 3}, "timeline"),
         ({}, {"faults": [parse_fault("kill:rank=2,step=1")]}, "fault"),
         ({}, {"faults": [parse_fault("corrupt:rank=0,step=1,phase=commit")]}, "fault"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from dmlf.config import RunConfig
 from dmlf.protocol import registry
-from dmlf.runtime.faults import OF_FRAMES, FaultKind, FaultSpec
+from dmlf.runtime.faults import OF_FRAMES, OF_MEMBERSHIP, FaultKind, FaultSpec
 
 STEPS = 10
 EVERY_STEPS = 2
@@ -103,6 +103,8 @@ def _shuffled(request: Request, choices: random.Random) -> list[tuple[FaultKind,
 
 
 def _makes_sense(kind: FaultKind, algorithm: str, transport: str) -> bool:
+    if kind in OF_MEMBERSHIP:
+        return False
     if kind in OF_FRAMES:
         return transport == "tcp"
     # What a server flips all its workers pull: no replica differs from another.

@@ -6,6 +6,7 @@ import socket
 import time
 
 from dmlf.errors import AuthenticationError, RendezvousError
+from dmlf.transport.base import Interrupt, never
 from dmlf.transport.tcp.auth import Session
 from dmlf.transport.tcp.greeting import Credentials, approach, welcome
 from dmlf.transport.tcp.lobby import Lobby, Outcome
@@ -13,11 +14,17 @@ from dmlf.transport.tcp.sockets import Address, Listener, name_of
 
 RETRY_S = 0.05
 """How long after a refused connection the next attempt is made."""
+SLICE_S = 0.25
+"""How long to wait without looking for an interruption."""
 Connections = dict[int, tuple[socket.socket, Session]]
 
 
 def build(
-    listener: Listener, addresses: list[Address], credentials: Credentials, timeout_s: float
+    listener: Listener,
+    addresses: list[Address],
+    credentials: Credentials,
+    timeout_s: float,
+    interrupt: Interrupt = never,
 ) -> Connections:
     """Connect with all ranks whose `addresses` are given; the listener is closed at the end.
 
@@ -27,6 +34,7 @@ def build(
     meeting = _Meeting(listener, addresses, credentials, timeout_s)
     try:
         while meeting.missing:
+            interrupt()
             meeting.go_on()
     except BaseException:
         for connection, _ in meeting.connections.values():
@@ -68,7 +76,7 @@ class _Meeting:
             raise RendezvousError(self._rank, missing, self._timeout_s, self._detail)
         for rank in [rank for rank, due in self._dial_at.items() if due <= now]:
             self._dial(rank)
-        until = min([self._deadline, *self._dial_at.values()])
+        until = min([self._deadline, now + SLICE_S, *self._dial_at.values()])
         outcomes = self.lobby.wait(until - time.monotonic())
         # Connections first: should an error end the meeting, they are known and closed.
         for outcome in sorted(outcomes, key=lambda outcome: outcome[1] is not None):

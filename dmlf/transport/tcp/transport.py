@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dmlf.errors import ConfigError, DeadlineExceeded
 from dmlf.protocol import Message
-from dmlf.transport.base import allocate_plain
+from dmlf.transport.base import Interrupt, allocate_plain, never
 from dmlf.transport.cores import CoreMover, current_core
 from dmlf.transport.registry import register_transport
 from dmlf.transport.tcp import mesh
@@ -48,13 +48,17 @@ _PURPOSE = "mesh"
 class TcpTransport:
     """Connections with all peers, authenticated."""
 
-    def __init__(self, endpoint: TcpEndpoint) -> None:
+    def __init__(self, endpoint: TcpEndpoint, interrupt: Interrupt = never) -> None:
         self._rank = rank = endpoint.rank
         size = len(endpoint.addresses)
         me = Identity(_PURPOSE, rank, size, endpoint.generation)
         credentials = Credentials(me, endpoint.key, endpoint.tls)
         connections = mesh.build(
-            endpoint.listener, list(endpoint.addresses), credentials, endpoint.connect_timeout_s
+            endpoint.listener,
+            list(endpoint.addresses),
+            credentials,
+            endpoint.connect_timeout_s,
+            interrupt,
         )
         cap = endpoint.max_payload_bytes
         self._links: dict[int, Link] = {}
@@ -242,12 +246,12 @@ class TcpEndpoint:
         if not 0 <= self.rank < len(self.addresses):
             raise ConfigError("rank", self.rank, f"0 to {len(self.addresses) - 1}")
 
-    def connect(self) -> TcpTransport:
+    def connect(self, interrupt: Interrupt = never) -> TcpTransport:
         """Connect with all other ranks.
 
         Raises RendezvousError, AuthenticationError, SchemaMismatch, GenerationMismatch.
         """
-        return TcpTransport(self)
+        return TcpTransport(self, interrupt)
 
 
 @register_transport("tcp")

@@ -1,0 +1,174 @@
+"""The members of a group as processes of this host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
+
+from dmlf.errors import DmlfError
+from dmlf.runtime.events import Admit, Spawn, Start
+from dmlf.runtime.inbox import Inbox
+from dmlf.runtime.launch import death
+from dmlf.runtime.member import AbortOrder, ExitOrder, StartOrder, run_member
+from dmlf.runtime.parcel import send_parcel
+from dmlf.runtime.pulse import Pulse
+from dmlf.runtime.supervisor import BEAT, GONE, Said
+
+JOIN_S = 120.0
+"""How long a process may take to be ready: imports and loading data."""
+EXIT_S = 20.0
+"""How long it may take to end once it has been told to."""
+
+MakeEndpoints = Callable[[Start], Sequence[Any]]
+"""One endpoint per rank, of links that no other generation uses."""
+
+
+@dataclass(slots=True)
+class _Process:
+    process: ForkServerProcess
+    pipe: Connection
+    inbox: Inbox
+    pulse: Pulse
+    beats: int = 0
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.inbox.close()
+        self.pipe.close()
+
+
+class LocalMembers:
+    """Fulfils `dmlf.runtime.supervisor.Members`.
+
+    program: makes what a member runs, `module:function` of (server or None, argument). leaves:
+    whether SIGTERM to a member asks to be let go; else it ends it.
+    """
+
+    def __init__(
+        self,
+        context: ForkServerContext,
+        program: str,
+        argument: Any,
+        make_endpoints: MakeEndpoints,
+        leaves: bool = False,
+    ) -> None:
+        self._context = context
+        self._program = program
+        self._argument = argument
+        self._make_endpoints = make_endpoints
+        self._leaves = leaves
+        self._endpoints: Sequence[Any] = ()  # kept: their names must live until they are opened
+        self._members: dict[int, _Process] = {}
+        self._dismissed: list[_Process] = []
+
+    def sources(self) -> list[Any]:
+        """What `multiprocessing.connection.wait` can wait for on behalf of `heard`."""
+        running = self._members.values()
+        return [source for one in running for source in (one.pipe, one.process.sentinel)]
+
+    def wait(self, timeout_s: float) -> Iterator[Said]:
+        """Wait for something to happen, and yield what has been said by then."""
+        wait(self.sources(), timeout_s)
+        return self.heard()
+
+    def heard(self) -> Iterator[Said]:
+        """What has been said by now: words, then beats, then deaths."""
+        for member, running in list(self._members.items()):
+            gone = wait([running.process.sentinel], 0.0)  # before its last words are read
+            for kind, generation, value in running.inbox.take():
+                yield Said(member, kind, generation, value)
+            if member not in self._members:  # dismissed for what it said
+                continue
+            beats, step = running.pulse.read()
+            if beats != running.beats:
+                running.beats = beats
+                yield Said(member, BEAT, 0, step)
+            if gone or running.inbox.ended:
+                del self._members[member]
+                running.end()
+                yield Said(member, GONE, 0, death(running.process.exitcode))
+
+    def spawn(self, action: Spawn | Admit) -> None:
+        """Start a process."""
+        own, theirs = self._context.Pipe(duplex=True)
+        pulse = Pulse()
+        process = self._context.Process(
+            target=run_member,
+            args=(
+                action.rank,
+                action.server,
+                self._program,
+                self._argument,
+                theirs,
+                pulse,
+                self._leaves,
+            ),
+            name=f"dmlf-rank-{action.rank}",
+        )
+        try:
+            process.start()
+        finally:
+            theirs.close()
+        self._members[action.member] = _Process(process, own, Inbox(own), pulse)
+
+    def admit(self, action: Admit) -> None:
+        """Nobody comes by itself."""
+        raise AssertionError(f"{action} for processes that were not asked for")
+
+    def start(self, action: Start, notes: Mapping[int, Any], struck: frozenset[int]) -> None:
+        """Begin a generation. notes: by rank."""
+        self._endpoints = self._make_endpoints(action)
+        for member, rank in action.ranks.items():
+            order = StartOrder(
+                action.generation,
+                rank,
+                action.world_size,
+                self._endpoints[rank],
+                action.trust_memory,
+                notes.get(rank),
+                struck,
+            )
+            self.order(member, order)
+
+    def abort(self, member: int, generation: int) -> None:
+        """Tell a member to stop."""
+        self.order(member, AbortOrder(generation))
+
+    def kill(self, member: int) -> None:
+        """End a member's process."""
+        if member in self._members:
+            self._members[member].process.kill()
+
+    def dismiss(self, member: int, refused: str | None) -> None:
+        """Let a member go."""
+        self.order(member, ExitOrder())
+        if member in self._members:
+            self._dismissed.append(self._members.pop(member))
+
+    def finish(self) -> None:
+        """Tell all that the run is over, and wait until they have ended."""
+        for member in list(self._members):
+            self.dismiss(member, None)
+        deadline = time.monotonic() + EXIT_S
+        for running in self._dismissed:
+            running.process.join(max(0.0, deadline - time.monotonic()))
+
+    def close(self, error: DmlfError | None) -> None:
+        """End every process that there still is."""
+        for running in [*self._members.values(), *self._dismissed]:
+            running.end()
+        self._members.clear()
+        self._dismissed.clear()
+        self._endpoints = ()
+
+    def order(self, member: int, order: Any) -> None:
+        """Send an order; a member that is gone misses it."""
+        if member in self._members:
+            with suppress(OSError):  # it is gone: its sentinel says so
+                send_parcel(self._members[member].pipe, order)

@@ -1,0 +1,48 @@
+"""The heartbeat of a rank's training, which no other thread can beat in its stead.
+
+Two words in anonymous shared memory: how often the rank has looked for orders (between steps, and
+in every slice of a wait), and how many steps it has done. A process that lives and whose training
+is stuck, in user code or stopped, leaves them as they are.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from multiprocessing import reduction
+from typing import Any
+
+_BYTES = 16
+
+
+class Pulse:
+    """Made by the launcher; travels to one rank's process as an inherited descriptor."""
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            descriptor = os.memfd_create("dmlf-pulse", os.MFD_CLOEXEC)
+            os.ftruncate(descriptor, _BYTES)
+        self.descriptor = descriptor
+        self._words = memoryview(mmap.mmap(descriptor, _BYTES)).cast("q")
+        weakref.finalize(self, os.close, descriptor)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Hand over a duplicate of the descriptor, while a process is being spawned."""
+        return _inherit, (reduction.DupFd(self.descriptor),)
+
+    def beat(self) -> None:
+        """On the rank: it looks after itself."""
+        self._words[0] += 1
+
+    def stepped(self, done: int) -> None:
+        """On the rank: `done` steps of the run are done."""
+        self._words[1] = done
+
+    def read(self) -> tuple[int, int]:
+        """(beats so far, steps done)."""
+        return self._words[0], self._words[1]
+
+
+def _inherit(duplicate: Any) -> Pulse:
+    return Pulse(duplicate.detach())
