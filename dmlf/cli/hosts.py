@@ -98,8 +98,7 @@ def _worker(parsed: argparse.Namespace) -> int:
     assert place is not None  # argparse requires its flags
     if parsed.end_with_parent:
         signal_on_parent_death(signal.SIGTERM)
-    rank = work(place, parsed.host, parsed.data_dir)
-    print(f"rank {rank} done")
+    print(work(place, parsed.host, parsed.data_dir))
     return 0
 
 

@@ -1,42 +1,45 @@
-"""Ranks on several hosts: a coordinator that workers join, and the worker's side of it.
+"""The members of a group on any hosts: a coordinator that workers join while the run goes on.
 
-    worker                                   coordinator
-    join (address for ranks, sources) ----->  until all ranks have a worker
-        <------- start (rank, addresses, job), or refused (why)
-    runs its rank as a process of its own
-    report, in parts, or failed (error) --->  until all have reported, or one has failed
-        <------- end, or failed (the cause)
+    worker (`dmlf.runtime.agent`)            coordinator
+    join (sources) ----------------------->   if there is a place for it:
+      <----------------- prepare (place, job)
+    starts its rank's process, which loads
+    data; then joined (address) ---------->   once there are enough:
+      <--- start (generation, rank, addresses)
+    what its rank says (see `member`) ---->
+    beat (steps done), while it gets on -->
+      <--------------------------- abort ...
+    stopped, in what way (next address) -->
+      <-------------- dismissed, end, failed
 
-Every message is a JSON object on an authenticated channel (`dmlf.transport.tcp`). Whoever loses
-the coordinator ends its rank, and a worker that the coordinator loses counts as a dead rank, so
-nothing is left running on any host.
+Every message goes over an authenticated channel (`dmlf.transport.tcp`). Whoever loses the
+coordinator ends its rank, and a worker that the coordinator loses counts as a dead rank, so nothing
+is left running on any host. Both sides say that they are alive.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
-from dmlf.errors import (
-    ConfigError,
-    DmlfError,
-    NoAnswer,
-    PeerLost,
-    RendezvousError,
-    TransportError,
-)
-from dmlf.runtime.outcomes import collect
+from dmlf.errors import DmlfError, FrameError, TransportError
+from dmlf.runtime import member as words
+from dmlf.runtime.events import Admit, Spawn, Start
+from dmlf.runtime.supervisor import ARRIVED, GONE, Said
+from dmlf.runtime.wire import ANSWER_S, Wire
 from dmlf.runtime.wire_errors import error_from_plain, error_to_plain
-from dmlf.transport.tcp import Acceptor, Address, Channel, Listener, Tls, dial
+from dmlf.transport.tcp import Acceptor, Listener, Tls
 
 PURPOSE = "coordinator"
-ANSWER_S = 10.0
-"""How long either side has for one message."""
-_PART_CHARACTERS = 1 << 18  # of a report; the largest object of a channel is 1 MiB
+ALIVE_S = 5.0
+"""How often the coordinator says that it is there."""
+SILENCE_S = 60.0
+"""How long a worker waits for that."""
+FAREWELL_S = 5.0
+"""How long to wait until workers have heard that the run is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,205 +53,213 @@ class Secret:
         return "Secret()"
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    channel: Channel
-    address: Address
+@dataclass(slots=True)
+class _Worker:
+    wire: Wire
+    address: list[Any]
+    """Where its rank will listen in the next generation: host and port."""
 
 
-class Coordinator:
-    """Brings `size` workers together for one run, and their reports back.
+class RemoteMembers:
+    """Fulfils `dmlf.runtime.supervisor.Members`, for workers that come by themselves.
 
-    sources: the hash of the sources that all workers must have.
+    sources: the hash of the sources that all workers must have. job: what they are told of the run,
+    plain values. leaves: whether SIGTERM to a worker asks to be let go; else it ends it.
     """
 
-    def __init__(self, listener: Listener, secret: Secret, size: int, sources: str) -> None:
-        self._size = size
+    def __init__(
+        self, listener: Listener, secret: Secret, sources: str, job: Any, leaves: bool
+    ) -> None:
         self._sources = sources
+        self._job = job
+        self._leaves = leaves
         self._acceptor = Acceptor(listener, secret.key, PURPOSE, secret.tls)
-        self._members: list[_Member] = []
-        self._newcomers: list[Channel] = []
-        self._parts: dict[int, list[str]] = {}
-        self._ended: set[int] = set()
+        self._newcomers: dict[Wire, float] = {}  # until when they may say what they want
+        self._workers: dict[int, _Worker] = {}
+        self._dismissed: list[Wire] = []
+        self._given_up: list[int] = []
+        self._num_arrived = 0
+        self._alive_at = 0.0
         self._refused = ""
 
-    def wait_for_workers(self, timeout_s: float) -> None:
-        """Return when every rank has a worker.
-
-        Raises RendezvousError after `timeout_s`, with the number of ranks that lack one.
-        """
-        deadline = time.monotonic() + timeout_s
-        while len(self._members) < self._size:
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0.0:
-                missing = list(range(len(self._members), self._size))
-                raise RendezvousError(None, missing, timeout_s, self._last_refusal())
-            self._look(min(remaining_s, 1.0))
-
-    def start(self, job: dict[str, Any]) -> None:
-        """Hand every worker its rank, in the order in which they came, and `job`."""
-        addresses = [list(member.address) for member in self._members]
-        for rank, member in enumerate(self._members):
-            message = {"kind": "start", "rank": rank, "addresses": addresses, "job": job}
-            try:
-                member.channel.send(message, ANSWER_S)
-            except TransportError as error:
-                raise PeerLost(f"rank {rank}", f"its worker: {error}") from None
-
-    def collect_reports(self) -> list[str]:
-        """Wait for the report of every rank; return them by rank.
-
-        Raises the cause of the first failure, after telling every worker.
-        """
-        try:
-            reports = collect(range(self._size), self._next_outcomes)
-        except DmlfError as error:
-            self._tell({"kind": "failed", "error": error_to_plain(error)})
-            raise
-        self._tell({"kind": "end"})
-        return reports
-
-    def close(self) -> None:
-        """Hang up on all; who is still running ends."""
-        self._acceptor.close()
-        for channel in [*self._newcomers, *(member.channel for member in self._members)]:
-            channel.close()
-
-    def _last_refusal(self) -> str:
-        if self._refused:
-            return self._refused
-        error = self._acceptor.last_refusal
-        return "" if error is None else str(error)
-
-    def _look(self, timeout_s: float | None) -> list[int]:
-        """Wait for something to happen; serve newcomers; return the ranks that can be read."""
-        with DefaultSelector() as selector:
-            selector.register(self._acceptor, EVENT_READ)
-            for channel in self._newcomers:
-                selector.register(channel, EVENT_READ, channel)
-            for rank, member in enumerate(self._members):
-                if rank not in self._ended:
-                    selector.register(member.channel, EVENT_READ, rank)
-            ready = [key.data for key, _ in selector.select(timeout_s)]
-        self._newcomers += self._acceptor.accept(0.0)
-        for channel in [item for item in ready if isinstance(item, Channel)]:
-            self._newcomers.remove(channel)
-            self._admit(channel)
-        return [item for item in ready if isinstance(item, int)]
-
-    def _admit(self, channel: Channel) -> None:
-        """Read a newcomer's request, and take it in or tell it why not."""
-        with contextlib.suppress(TransportError, KeyError, TypeError, ValueError):
-            request = channel.recv(ANSWER_S)
-            address = (str(request["host"]), int(request["port"]))
-            if request["sources"] != self._sources:
-                reason = f"it runs other sources of dmlf ({request['sources'][:12]}) than the "
-                reason += f"coordinator ({self._sources[:12]}); install the same on all hosts"
-            elif len(self._members) == self._size:
-                reason = f"the run has all of its {self._size} workers"
-            else:
-                self._members.append(_Member(channel, address))
-                return
-            self._refused = f"{channel.peer} was refused: {reason}"
-            channel.send({"kind": "refused", "reason": reason}, ANSWER_S)
-        channel.close()
-
-    def _next_outcomes(self, timeout_s: float | None) -> Iterator[tuple[int, Any]]:
-        for rank in self._look(timeout_s):
-            try:
-                outcome = self._read(rank)
-            except TransportError as error:
-                outcome = PeerLost(f"rank {rank}", f"its worker: {error}")
-            if outcome is not None:
-                self._ended.add(rank)
-                yield rank, outcome
-
-    def _read(self, rank: int) -> str | DmlfError | None:
-        """The outcome of `rank`; None while there is more to come."""
-        message = self._members[rank].channel.recv(ANSWER_S)
-        if message["kind"] == "failed":
-            return error_from_plain(message["error"])
-        parts = self._parts.setdefault(rank, [])
-        parts.append(message["text"])
-        return "".join(parts) if message["last"] else None
-
-    def _tell(self, message: dict[str, Any]) -> None:
-        for member in self._members:
-            with contextlib.suppress(TransportError):
-                member.channel.send(message, ANSWER_S)
-
-
-class CoordinatorLink:
-    """A worker's channel to the coordinator."""
-
-    def __init__(self, address: Address, secret: Secret, timeout_s: float) -> None:
-        """Raises NoAnswer, AuthenticationError."""
-        self._channel = dial(address, secret.key, PURPOSE, secret.tls, timeout_s)
-
-    def fileno(self) -> int:
-        """Readable when the coordinator says something, or is gone."""
-        return self._channel.fileno()
-
     @property
-    def own_host(self) -> str:
-        """The address of this host that the coordinator sees."""
-        return self._channel.own_host
+    def last_refusal(self) -> str:
+        """Why somebody was not let in; empty if nobody was refused."""
+        error = self._acceptor.last_refusal
+        return self._refused or ("" if error is None else str(error))
 
-    def join(self, address: Address, sources: str, timeout_s: float) -> dict[str, Any]:
-        """Ask for a rank; return the message `start`.
+    def wait(self, timeout_s: float) -> Iterator[Said]:
+        """Wait for something to happen, and yield what has been said by then."""
+        wires = [*self._newcomers, *self._dismissed]
+        wires += [worker.wire for worker in self._workers.values()]
+        _wait(self._acceptor, wires, timeout_s)
+        now = time.monotonic()
+        for channel in self._acceptor.accept(0.0):
+            self._newcomers[Wire(channel, "a worker")] = now + ANSWER_S
+        self._read_farewells()
+        if now >= self._alive_at:
+            self._alive_at = now + ALIVE_S
+            for worker in self._workers.values():
+                worker.wire.tell("alive")
+        return self._heard(now)
 
-        address: where this worker's rank listens. Raises ConfigError when refused, NoAnswer,
-        PeerLost.
-        """
-        host, port = address
-        request = {"kind": "join", "host": host, "port": port, "sources": sources}
-        with self._naming_it():
-            self._channel.send(request, ANSWER_S)
-            answer = self._channel.recv(timeout_s)
-        if answer["kind"] == "refused":
-            raise ConfigError("worker", f"{host}:{port}", f"something else: {answer['reason']}")
-        if answer["kind"] == "failed":
-            raise error_from_plain(answer["error"])
-        return answer
+    def _heard(self, now: float) -> Iterator[Said]:
+        for wire, deadline in list(self._newcomers.items()):
+            yield from self._ask_in(wire, now >= deadline)
+        for number, worker in list(self._workers.items()):
+            try:
+                for message in worker.wire.take():
+                    yield _said(number, worker, message)
+            except TransportError as error:
+                if self._workers.pop(number, None) is not None:
+                    worker.wire.close()
+                    yield Said(number, GONE, 0, f"its worker: {error}")
+        while self._given_up:
+            yield Said(self._given_up.pop(), GONE, 0, "it was given up")
 
-    def check(self) -> None:
-        """Read what the coordinator says during the run: the end of it."""
-        with self._naming_it():
-            message = self._channel.recv(ANSWER_S)
-        if message["kind"] == "failed":
-            raise error_from_plain(message["error"])
-
-    def send_report(self, text: str) -> None:
-        """Send this rank's report, and wait until the whole run has ended.
-
-        Raises the cause when another rank failed.
-        """
-        parts = [
-            text[start : start + _PART_CHARACTERS]
-            for start in range(0, max(1, len(text)), _PART_CHARACTERS)
-        ]
-        for index, part in enumerate(parts):
-            last = index == len(parts) - 1
-            with self._naming_it():
-                self._channel.send({"kind": "report", "text": part, "last": last}, ANSWER_S)
-        while True:
-            with contextlib.suppress(NoAnswer):
-                self.check()
-                return
-
-    def send_failure(self, error: DmlfError) -> None:
-        """Tell how this rank failed, where somebody still listens."""
-        with contextlib.suppress(TransportError):
-            self._channel.send({"kind": "failed", "error": error_to_plain(error)}, ANSWER_S)
-
-    @contextlib.contextmanager
-    def _naming_it(self) -> Iterator[None]:
-        """Say who is lost, and not only at which address."""
+    def _ask_in(self, wire: Wire, late: bool) -> Iterator[Said]:
+        """Read a newcomer's request, and take it in or tell it why not."""
         try:
-            yield
-        except PeerLost as error:
-            raise PeerLost(f"the coordinator at {error.peer}", error.detail) from None
+            requests = wire.take()
+            if not requests and not late:
+                return
+            sources = str(requests[0]["sources"])
+        except (TransportError, LookupError):
+            del self._newcomers[wire]
+            wire.close()
+            return
+        del self._newcomers[wire]
+        if sources != self._sources:
+            reason = f"it runs other sources of dmlf ({sources[:12]}) than the coordinator "
+            reason += f"({self._sources[:12]}); install the same on all hosts"
+            self._refuse(wire, reason)
+            return
+        number, self._num_arrived = self._num_arrived, self._num_arrived + 1
+        self._workers[number] = _Worker(wire, [])
+        yield Said(number, ARRIVED, 0, None)
 
-    def close(self) -> None:
-        """Hang up."""
-        self._channel.close()
+    def spawn(self, action: Spawn) -> None:
+        """Workers come by themselves."""
+        raise AssertionError(f"{action} on another host")
+
+    def admit(self, action: Admit) -> None:
+        """Tell a newcomer what it is to be."""
+        self._workers[action.member].wire.tell(
+            "prepare", rank=action.rank, server=action.server, job=self._job, leaves=self._leaves
+        )
+
+    def start(self, action: Start, notes: Mapping[int, Any], struck: frozenset[int]) -> None:
+        """Begin a generation. notes: by rank."""
+        by_rank = sorted((rank, member) for member, rank in action.ranks.items())
+        addresses = [
+            self._workers[member].address if member in self._workers else ["gone", 1]
+            for _, member in by_rank
+        ]
+        for rank, member in by_rank:
+            if member in self._workers:
+                self._workers[member].wire.tell(
+                    "start",
+                    generation=action.generation,
+                    rank=rank,
+                    world_size=action.world_size,
+                    addresses=addresses,
+                    trust_memory=action.trust_memory,
+                    note=notes.get(rank),
+                    struck=sorted(struck),
+                )
+
+    def abort(self, member: int, generation: int) -> None:
+        """Tell a member to stop."""
+        if member in self._workers:
+            self._workers[member].wire.tell("abort", generation=generation)
+
+    def kill(self, member: int) -> None:
+        """Hang up: a worker that is there ends its rank then. Its links tell generations apart."""
+        worker = self._workers.pop(member, None)
+        if worker is not None:
+            worker.wire.close()
+            self._given_up.append(member)
+
+    def dismiss(self, member: int, refused: str | None) -> None:
+        """Let a member go."""
+        worker = self._workers.pop(member, None)
+        if worker is None:
+            return
+        if refused is not None:
+            self._refuse(worker.wire, refused)
+            return
+        worker.wire.tell("dismissed", refused=None)
+        self._dismissed.append(worker.wire)
+
+    def finish(self) -> None:
+        """Tell all that the run is over, and wait until they have heard it."""
+        self._say_farewell("end")
+
+    def close(self, error: DmlfError | None) -> None:
+        """Hang up on all; who is still running ends. error: to be told to all."""
+        self._acceptor.close()
+        if error is not None:
+            self._say_farewell("failed", error=error_to_plain(error))
+        for wire in [*self._newcomers, *(one.wire for one in self._workers.values())]:
+            wire.close()
+        for wire in self._dismissed:
+            wire.close()
+        self._newcomers.clear()
+        self._workers.clear()
+        self._dismissed.clear()
+
+    def _refuse(self, wire: Wire, reason: str) -> None:
+        self._refused = f"{wire.name} was refused: {reason}"
+        wire.tell("dismissed", refused=reason)
+        self._dismissed.append(wire)
+
+    def _say_farewell(self, kind: str, **values: Any) -> None:
+        """Tell all workers, and read what they still say until they hang up.
+
+        A connection that is closed before its data is read may be reset, and the word lost.
+        """
+        for worker in self._workers.values():
+            worker.wire.tell(kind, **values)
+            self._dismissed.append(worker.wire)
+        self._workers.clear()
+        deadline = time.monotonic() + FAREWELL_S
+        while self._dismissed and time.monotonic() < deadline:
+            _wait(None, self._dismissed, deadline - time.monotonic())
+            self._read_farewells()
+
+    def _read_farewells(self) -> None:
+        for wire in list(self._dismissed):
+            try:
+                while wire.take():
+                    pass
+            except TransportError:
+                wire.close()
+                self._dismissed.remove(wire)
+
+
+def _wait(acceptor: Acceptor | None, wires: Sequence[Wire], timeout_s: float) -> None:
+    """Return when one of them has something to read, or is lost."""
+    with DefaultSelector() as selector:
+        if acceptor is not None:
+            selector.register(acceptor, EVENT_READ)
+        for wire in wires:
+            if wire.lost:
+                return
+            selector.register(wire, EVENT_READ)
+        selector.select(max(0.0, timeout_s))
+
+
+def _said(number: int, worker: _Worker, message: Mapping[str, Any]) -> Said:
+    """What a worker's message says. Raises FrameError."""
+    try:
+        kind, value = message["kind"], message["value"]
+        if "address" in message:
+            host, port = message["address"]
+            worker.address = [str(host), int(port)]
+        if kind == words.FAILED:
+            value = error_from_plain(value)
+        elif kind == words.FIRED:
+            value = (int(value[0]), time.monotonic())  # clocks of hosts differ
+        return Said(number, kind, int(message["generation"]), value)
+    except (LookupError, TypeError, ValueError) as error:
+        raise FrameError(worker.wire.name, "message", message, f"{error!r}") from None

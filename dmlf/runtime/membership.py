@@ -374,9 +374,13 @@ class Membership:
         """Have everybody stop."""
         self.state, self._deadline, self._ended_s = State.ABORTING, None, now
         told = []
+        # For a change there is no hurry: a long step is no reason to kill whose step it is.
+        grace_s = self._limits.grace_s
+        if self._open is None:
+            grace_s = max(grace_s, self._limits.stall_s)
         for number, member in self._members.items():
             if member.doing is _Doing.RUNNING:
-                member.doing, member.due_s = _Doing.STOPPING, now + self._limits.grace_s
+                member.doing, member.due_s = _Doing.STOPPING, now + grace_s
                 told.append(number)
             elif member.doing is _Doing.DONE:
                 member.doing = _Doing.WAITING

@@ -34,6 +34,7 @@ from dmlf.runtime.events import (
 )
 from dmlf.runtime.launch import signals
 from dmlf.runtime.membership import Generation, Incident, Limits, Membership
+from dmlf.runtime.outcomes import CAUSE_S
 from dmlf.runtime.stop import StopSignal
 
 LOOK_S = 0.25
@@ -78,6 +79,7 @@ class RestartPolicy:
             raise ConfigError("min_workers", least, f"at most world_size ({workers})")
         if most < workers:
             raise ConfigError("max_workers", most, f"at least world_size ({workers})")
+        mends = self.max_restarts > 0 or self.elastic
         return Limits(
             workers=workers,
             servers=servers,
@@ -85,7 +87,8 @@ class RestartPolicy:
             max_workers=most,
             max_restarts=self.max_restarts,
             spawns=spawns,
-            grace_s=self.grace_s,
+            # Where nothing can be mended, members are given the time to tell the cause, no more.
+            grace_s=self.grace_s if mends else min(self.grace_s, CAUSE_S),
             join_s=join_s,
             stall_s=stall_s,
             backoff_s=self.backoff_s,
@@ -153,6 +156,7 @@ class Supervisor:
         self._reports: dict[int, Any] = {}  # by rank, of the generation that runs
         self._records: dict[int, dict[int, list[tuple[int, Any]]]] = {}  # by step, generation
         self._finished = False
+        self._stop: StopSignal | None = None
         self.fired: dict[int, float] = {}
 
     @property
@@ -178,6 +182,7 @@ class Supervisor:
         stop: as in `run_ranks`. When this returns or raises, every process has ended.
         """
         failure: DmlfError | None = None
+        self._stop = stop
         with signals(stop):
             try:
                 self._do(self._membership.begin(time.monotonic()))
@@ -227,7 +232,9 @@ class Supervisor:
             case words.JOINED:
                 return Joined(member)
             case words.LEAVING:
-                return Leaving(member)
+                # A signal to the whole process group asks the run to stop, not its ranks to leave.
+                stopping = self._stop is not None and self._stop.number
+                return None if stopping else Leaving(member)
             case words.WANTED:
                 return Wanted(value)
             case words.ACKNOWLEDGED:

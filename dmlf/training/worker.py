@@ -116,7 +116,7 @@ class Trainer:
         self._algorithm = algorithm
         self._is_worker = member.rank < member.world_size
         clock_s = 0.0
-        if job.timeline_steps and job.endpoint is not None:
+        if job.timeline_steps and member.group_size > 1:
             clock_s = seconds_behind_rank_0(
                 transport, member.rank, member.group_size, job.config.timeout_s
             )

@@ -71,6 +71,15 @@ class Channel:
             if not moved or time.monotonic() >= deadline:
                 self._sleep(False, deadline, timeout_s)
 
+    def take(self) -> dict[str, Any] | None:
+        """The next JSON object if all of it is here. Raises as `recv` does, without waiting."""
+        while True:
+            frame, moved = self._link.receive()
+            if frame is not None:
+                return _object(frame.payload, self.peer)
+            if not moved:
+                return None
+
     def close(self) -> None:
         """Hang up; what was sent is still delivered if all that came has been read."""
         self._link.close()
