@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlf.benchmark.checks import Evidence, check_runs
+from dmlf.benchmark.elastic import resized
 from dmlf.benchmark.files import read_json
 from dmlf.benchmark.interference import marked_interference
 from dmlf.benchmark.layout import ResultPath
@@ -156,6 +157,7 @@ def _read(expected: Expected) -> _Completed | RunRow:
         traffic_matches_theory=metrics["correctness"]["traffic_matches_theory"],
         step_loss=metrics["convergence"]["step_loss"],
         first_step=metrics["timing"]["first_step"],
+        resized=resized(metrics, config),
         reference_sha256=reference_sha256,
         reference_problem=problem,
     )

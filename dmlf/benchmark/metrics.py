@@ -89,6 +89,8 @@ def build_metrics(
         else config.global_batch_size / median_s,
         "step_time_s": median_s,
     }
+    if result.membership is not None:
+        metrics["membership"] = dict(result.membership)
     validate(metrics, "metrics of this run")
     return metrics
 
@@ -147,11 +149,11 @@ def _utc(moment: datetime) -> str:
 def _check_reports(result: RunResult, workers: Sequence[RankReport]) -> None:
     """Refuse reports that cannot be summed up before numpy or a division does so less clearly."""
     ranks = sorted(report.rank for report in workers)
-    if ranks != list(range(result.config.world_size)):
+    if ranks != list(range(result.world_size)):
         raise MetricsError(
             "metrics of this run",
             "timing.per_rank",
-            f"has reports of the workers {ranks}; world_size is {result.config.world_size}",
+            f"has reports of the workers {ranks}; world_size is {result.world_size}",
         )
     lengths = {len(report.step_s) for report in workers} | {len(r.samples) for r in workers}
     firsts = {report.first_step for report in workers}
@@ -219,6 +221,9 @@ def _timing(
             warnings.append(f"step times vary: standard deviation is {share:.0%} of the mean")
         if statistics["min"] < _MIN_SAMPLE_S:
             warnings.append("steps shorter than 1 ms: the clock and the scheduler weigh in")
+    if result.membership is not None and len(result.membership["generations"]) > 1:
+        steps = len(workers[0]["step_s"])
+        warnings.append(f"of the last generation: {len(workers)} workers, {steps} steps")
     if result.load_before[0] > cores:
         warnings.append(f"busy before the start: load {result.load_before[0]:.1f} on {cores} cores")
     if oversubscribed:

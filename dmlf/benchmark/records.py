@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dmlf.benchmark.checks import CEILING, PASSED, Evidence, Verdict
+from dmlf.benchmark.elastic import resized
 from dmlf.benchmark.files import read_json
 from dmlf.benchmark.layout import ResultPath
 from dmlf.benchmark.steps import summarise_steps
@@ -130,7 +131,8 @@ def completed_row(
     verdict: Verdict,
     samples_per_rank: int | None = None,
 ) -> RunRow:
-    """One row of runs.csv. Speeds are left out unless the check passed, or of a ceiling.
+    """One row of runs.csv. Speeds are left out unless the check passed, or of a ceiling; and of a
+    run with another number of workers than it stands for.
 
     Its task is that of the path: the name under which the workflow's configuration has it.
     """
@@ -139,7 +141,8 @@ def completed_row(
     epochs = metrics["convergence"]["epochs"]
     provenance, environment = metrics["provenance"], metrics["environment"]
     shared = _shared(config, samples_per_rank)
-    speeds = _speeds(metrics, config) if verdict.check in (PASSED, CEILING) else {}
+    measures = verdict.check in (PASSED, CEILING) and not evidence.resized
+    speeds = _speeds(metrics, config) if measures else {}
     environment_columns = {
         name: environment[name] for name in RunRow.__dataclass_fields__ if name in environment
     }
@@ -213,6 +216,7 @@ def _per_step(total: int | None, steps: int) -> float | None:
 def epoch_rows(row: RunRow, metrics: Mapping[str, Any]) -> list[EpochRow]:
     """The rows of epochs.csv for a completed run."""
     timed = row.check == PASSED and row.contaminated_by is None
+    timed = timed and not resized(metrics, RunConfig.from_mapping(metrics["config"]))
     return [
         EpochRow(
             path=row.path,

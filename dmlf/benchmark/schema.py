@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from dmlf.benchmark.elastic import world_sizes
 from dmlf.benchmark.steps import StepSummary, summarise_steps
 from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, DependencyMissing, MetricsError
@@ -85,22 +86,45 @@ def _contradictions(metrics: Mapping[str, Any], config: RunConfig) -> Iterator[t
         yield "seeds.seed", f"is {metrics['seeds']['seed']}, but config.seed is {config.seed}"
     if metrics["timing"]["warmup_steps"] != config.warmup_steps:
         yield "timing.warmup_steps", f"differs from config.warmup_steps ({config.warmup_steps})"
+    yield from _membership_problems(metrics, config)
     yield from _rank_problems(metrics, config)
     yield from _summary_problems(metrics, config)
     yield from _correctness_problems(metrics)
+
+
+def _membership_problems(
+    metrics: Mapping[str, Any], config: RunConfig
+) -> Iterator[tuple[str, str]]:
+    if "membership" not in metrics:
+        return
+    membership, where = metrics["membership"], "membership.generations"
+    least, most = membership["min_workers"], membership["max_workers"]
+    if not least <= config.world_size <= most <= config.num_shards:
+        yield "membership", f"{least} to {most} workers do not fit world_size and num_shards"
+    members: set[int] = set()
+    for entry in membership["generations"]:
+        # A worker that has left, or was lost, is not to be seen again; a new one has joined.
+        gone = {*entry["left"], *entry["lost"]}
+        members = (members - gone) | set(entry["joined"])
+        workers = entry["workers"]
+        if len(set(workers)) != len(workers) or not set(workers) <= members:
+            yield where, f"generation {entry['generation']} has workers that have not joined"
+        if len(workers) != entry["world_size"] or not least <= len(workers) <= most:
+            yield where, f"generation {entry['generation']} has {len(workers)} workers"
 
 
 def _rank_problems(metrics: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, str]]:
     per_rank: Sequence[Mapping[str, Any]] = metrics["timing"]["per_rank"]
     steps = len(metrics["convergence"]["step_loss"])
     workers = sorted(entry["rank"] for entry in per_rank if entry["role"] == "worker")
-    expected = list(range(config.world_size))
+    world_size = world_sizes(metrics, config)[-1]
+    expected = list(range(world_size))
     if workers != expected:
         missing = sorted(set(expected) - set(workers))
         problem = f"lacks the ranks {missing}" if missing else f"has the workers {workers}"
-        yield "timing.per_rank", f"{problem}; world_size {config.world_size} needs each rank once"
+        yield "timing.per_rank", f"{problem}; world_size {world_size} needs each rank once"
     servers = [entry["rank"] for entry in per_rank if entry["role"] == "server"]
-    if len(set(servers)) != len(servers) or any(rank < config.world_size for rank in servers):
+    if len(set(servers)) != len(servers) or any(rank < world_size for rank in servers):
         yield "timing.per_rank", f"has the servers {servers}; servers follow the workers"
     algorithm = registry().get(config.algorithm)
     needed = algorithm.server_count(config.num_servers) if algorithm else 0

@@ -2,7 +2,8 @@
 
 For every metrics.json: schema, path against configuration, hash of the configuration, sources,
 plug-ins and pinned dependencies against the tree that verifies, the correctness check (serial
-replay, or one final hash for all exact runs of a task and seed), and its transcript if any.
+replay, or one final hash for all exact runs of a task and seed), and its transcript if any: its
+chain, and that every sample was used exactly once per epoch.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from dmlf.benchmark.checks import ABSENT, CEILING, PASSED
 from dmlf.benchmark.files import read_json
 from dmlf.benchmark.gather import Expected, judge
 from dmlf.benchmark.layout import ResultPath
+from dmlf.benchmark.samples import samples_problem
 from dmlf.benchmark.table import RunRow
-from dmlf.benchmark.transcript_file import NAME, read_transcript
+from dmlf.benchmark.transcript_file import NAME, Transcript, read_transcript
 from dmlf.config import RunConfig
-from dmlf.errors import DmlfError, MetricsError
+from dmlf.errors import DatasetError, DependencyMissing, DmlfError, MetricsError
+from dmlf.tasks import describe_dataset, resolve_task
 from dmlf.training.plugged import plugged_into
 
 
@@ -110,4 +113,16 @@ def _stale(path: Path, sources: str, pins: str | None) -> str | None:
         or transcript.final_state_sha256 != metrics["final_state_sha256"]
     ):
         return "the transcript beside it is of another run"
-    return None
+    return _samples(transcript)
+
+
+def _samples(transcript: Transcript) -> str | None:
+    """What is wrong with the samples that were used; nothing where this host lacks the data."""
+    try:
+        dataset = resolve_task(transcript.config).load()
+    except (DatasetError, DependencyMissing):
+        return None
+    description: Any = describe_dataset(transcript.config.task, dataset)
+    num_samples = int(description["train"]["samples"])
+    problem = samples_problem(transcript.config, num_samples, transcript.records)
+    return None if problem is None else f"transcript: {problem}"

@@ -27,11 +27,12 @@ from dmlf.tasks import describe_dataset, resolve_task
 from dmlf.training.plugged import plugged_into
 from dmlf.training.run import replay_hash, train
 from dmlf.training.torchrun import speaks_for_the_run
-from dmlf.training.transcript import merge_records
 
 FAILURE = "failure.json"
 BESIDE_METRICS = (FAILURE, transcript_file.NAME, timeline_file.NAME)
 """What `dmlf train` may write beside its output."""
+ELASTIC_RESTARTS = 3
+"""How many failures a run mends by default whose workers may come and go."""
 
 
 def add_verbs(verbs: Any) -> None:
@@ -69,18 +70,33 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "--max-restarts",
         type=int,
-        default=0,
         metavar="N",
         help="how often to begin anew, from what the other ranks hold or from a checkpoint, when a "
-        "rank dies or hangs (default: %(default)s: the first failure ends the run)",
+        f"rank dies or hangs (default: 0, the first failure ends the run; {ELASTIC_RESTARTS} where "
+        "workers may come and go)",
+    )
+    parser.add_argument(
+        "--min-workers",
+        type=int,
+        metavar="N",
+        help="let workers leave (SIGTERM to one), and go on without those that are lost, while at "
+        "least N remain; --reduction exact gives the same bits all the same",
+    )
+    parser.add_argument(
+        "--max-workers",
+        type=int,
+        metavar="N",
+        help="let workers join (`dmlf worker`) until there are N; both limits are the world size "
+        "unless they are given",
     )
     parser.add_argument(
         "--fault",
         action="append",
         default=[],
-        metavar="KIND:rank=R,step=S[,phase=P,round=K,bucket=B,generation=G,seconds=T]",
-        help=f"break something on purpose, once, at this place; may be given several times. Kinds: "
-        f"{', '.join(FaultKind)}; phases: those of messages, {', '.join(POINTS)}",
+        metavar="KIND:rank=R,step=S[,phase=P,round=K,bucket=B,generation=G,seconds=T,count=N]",
+        help="break something on purpose, once, at this place; may be given several times. Kinds: "
+        f"{', '.join(FaultKind)}; phases: those of messages, {', '.join(POINTS)}; count: of "
+        "workers that join",
     )
     add_rendezvous_flags(parser)
     parser.add_argument(
@@ -166,7 +182,7 @@ def _train(parsed: argparse.Namespace) -> int:
             timeline_steps=parsed.timeline,
             rendezvous=place,
             checkpoint=plan,
-            restarts=RestartPolicy(parsed.max_restarts),
+            restarts=_restart_policy(parsed),
             faults=faults,
             struck=struck,
         )
@@ -182,9 +198,8 @@ def _train(parsed: argparse.Namespace) -> int:
             print(f"dmlf: fault {spec} {did}", file=sys.stderr)
     if parsed.output is not None:
         if parsed.transcript:
-            records = merge_records([rank.transcript for rank in result.ranks])
             path = parsed.output.with_name(transcript_file.NAME)
-            write_transcript(path, config, metrics["final_state_sha256"], records)
+            write_transcript(path, config, metrics["final_state_sha256"], result.transcript)
         if parsed.timeline:
             timeline_file.write_timeline(parsed.output.with_name(timeline_file.NAME), result)
         write_json(parsed.output, metrics)
@@ -192,11 +207,18 @@ def _train(parsed: argparse.Namespace) -> int:
     accuracy, speed = metrics["test_accuracy"], metrics["throughput_samples_per_s"]
     reached = "" if accuracy is None else f"test accuracy {accuracy:.2%}, "
     print(
-        f"{config.task} {config.strategy} {config.reduction} world_size={config.world_size}: "
+        f"{config.task} {config.strategy} {config.reduction} world_size={result.world_size}: "
         f"{reached}{'no step measured' if speed is None else f'{speed:.0f} samples/s'}, "
         f"final state {metrics['final_state_sha256'][:16]}"
     )
     return 0
+
+
+def _restart_policy(parsed: argparse.Namespace) -> RestartPolicy:
+    restarts, least, most = parsed.max_restarts, parsed.min_workers, parsed.max_workers
+    if restarts is None:
+        restarts = 0 if least is None and most is None else ELASTIC_RESTARTS
+    return RestartPolicy(restarts, min_workers=least, max_workers=most)
 
 
 def _write_failure(path: Path, config: RunConfig, started_at: datetime, error: DmlfError) -> None:
