@@ -80,7 +80,8 @@ class Limits:
     workers: to begin with. spawns: members are processes that are spawned; else they come by
     themselves. grace_s: how long members may take to stop. join_s: to join, and how long too few
     are waited with. stall_s: how long one may go without progress. backoff_s: how long to wait
-    after a second failure in a row; doubled after each further one.
+    after a second failure in a row; doubled after each further one. settle_s: how long a worker
+    that has come waits for others that are coming, so that the group is begun anew once for all.
     """
 
     workers: int
@@ -93,6 +94,7 @@ class Limits:
     join_s: float = 120.0
     stall_s: float = 60.0
     backoff_s: float = 0.25
+    settle_s: float = 5.0
 
 
 @dataclass(slots=True)
@@ -194,6 +196,7 @@ class Membership:
         self._open: Incident | None = None  # why the group is being begun anew; None: a change
         self._in_a_row = 0  # failures without a step between them
         self._resumed_step: int | None = None  # of this generation
+        self._settle_by: float | None = None  # until when a newcomer waits for others
         self._ended_s: float | None = None
         self._left: list[int] = []  # since the last Start
         self._lost: list[int] = []
@@ -201,8 +204,9 @@ class Membership:
     @property
     def deadline(self) -> float | None:
         """When to send a Tick if nothing else happens; None: never."""
-        due = [member.due_s for member in self._members.values() if member.due_s is not None]
-        return min(due if self._deadline is None else [*due, self._deadline], default=None)
+        due = [member.due_s for member in self._members.values()]
+        due += [self._deadline, self._settle_by]
+        return min((moment for moment in due if moment is not None), default=None)
 
     def begin(self, now: float) -> list[Action]:
         """Have the first members spawned, or wait for them."""
@@ -372,7 +376,8 @@ class Membership:
 
     def _stop(self, now: float) -> list[Action]:
         """Have everybody stop."""
-        self.state, self._deadline, self._ended_s = State.ABORTING, None, now
+        self.state, self._ended_s = State.ABORTING, now
+        self._deadline = self._settle_by = None
         told = []
         # For a change there is no hurry: a long step is no reason to kill whose step it is.
         grace_s = self._limits.grace_s
@@ -394,7 +399,7 @@ class Membership:
             case State.RUNNING if all(member.doing is _Doing.DONE for member in inside):
                 self.state, self._deadline = State.ENDED, None
                 return [Finish()]
-            case State.RUNNING if self._change_is_due(inside):
+            case State.RUNNING if self._change_is_due(inside, now):
                 return self._stop(now)
             case State.ABORTING if all(member.doing is _Doing.WAITING for member in inside):
                 return self._restart(now)
@@ -402,17 +407,22 @@ class Membership:
                 return self._let_go() + self._start_if(self._enough, now)
         return []
 
-    def _change_is_due(self, inside: Iterable[_Member]) -> bool:
+    def _change_is_due(self, inside: Iterable[_Member], now: float) -> bool:
         """Whether somebody has come or wants to leave, and the generation can be ended for it."""
         if self._resumed_step is None or any(member.doing is _Doing.DONE for member in inside):
             return False
         staying = self._staying()
+        coming = any(member.doing is _Doing.COMING for member in staying)
         if any(member.doing is _Doing.WAITING for member in staying):
-            return True
+            if self._settle_by is None:
+                self._settle_by = now + self._limits.settle_s
+            if not coming or now >= self._settle_by:
+                return True
         if len(staying) == len(self._workers()):
             return False
         # The last one that holds the state stays until another can take it over, if one is coming.
-        return self._limits.servers > 0 or not any(m.doing is _Doing.COMING for m in staying)
+        holds = any(member.inside for member in staying) or self._limits.servers > 0
+        return holds or not coming
 
     def _restart(self, now: float) -> list[Action]:
         """Everybody has stopped: form the next generation, or end."""
@@ -459,7 +469,8 @@ class Membership:
         self.state, self._deadline, self._open = State.FORMING, None, None
         actions: list[Action] = []
         if limits.spawns:
-            missing = self._enough - len(self._staying())
+            room = limits.max_workers - len(self._workers())
+            missing = min(self._enough - len(self._staying()), room)
             actions += [self._spawn(None, now) for _ in range(missing)]
             held = {member.server for member in self._members.values()}
             vacant = [server for server in range(limits.servers) if server not in held]
@@ -522,6 +533,8 @@ class Membership:
                 error = NoAnswer(f"rank {member.rank}", self._limits.grace_s, "it was to stop")
                 actions += self._incident(member, error, now)
             actions.append(Kill(number))
+        if self.state is State.RUNNING:
+            return actions + self._go_on(now)
         if self._deadline is None or now < self._deadline:
             return actions
         self._deadline = None
