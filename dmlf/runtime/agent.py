@@ -20,7 +20,7 @@ from dmlf.runtime.member import StartOrder
 from dmlf.runtime.supervisor import BEAT, GONE, LOOK_S, Said
 from dmlf.runtime.wire import Wire
 from dmlf.runtime.wire_errors import error_from_plain, error_to_plain
-from dmlf.transport.tcp import Address, TcpEndpoint, dial, listen
+from dmlf.transport.tcp import Address, Listener, TcpEndpoint, dial, listen
 
 Prepare = Callable[[Any, bool], LocalMembers]
 """(job, leaves) -> the members of this host, none of them started. Raises DmlfError."""
@@ -51,6 +51,7 @@ class Agent:
         self._host = host or channel.own_host
         self._prepare = prepare
         self._members: LocalMembers | None = None
+        self._listener: Listener | None = None  # for the rank's next generation
         self._rank = 0
         self._leaves = False  # whether SIGTERM asks to be let go
         self._wish = False  # whether it has
@@ -138,6 +139,7 @@ class Agent:
 
     def _start(self, message: Mapping[str, Any]) -> None:
         assert self._members is not None
+        assert self._listener is not None
         self._rank = int(message["rank"])
         addresses = [(str(host), int(port)) for host, port in message["addresses"]]
         generation = int(message["generation"])
@@ -159,6 +161,7 @@ class Agent:
             frozenset(message["struck"]),
         )
         self._members.order(_MEMBER, order)
+        self._listener = None  # it is the rank's now
 
     def _relay(self, said: Said) -> None:
         """Tell the coordinator what the rank says."""
@@ -178,6 +181,8 @@ class Agent:
     def _say(self, kind: str, generation: int, value: Any) -> None:
         extra: dict[str, Any] = {}
         if kind in _STOPPED:
-            self._listener = listen(self._host, 0, self._secret.key)
+            # One that was told of and not used is kept: it may be used before this is heard.
+            if self._listener is None:
+                self._listener = listen(self._host, 0, self._secret.key)
             extra["address"] = list(self._listener.address)
         self._wire.send(kind, generation=generation, value=value, **extra)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
+from pathlib import Path
 
 import numpy as np
 
@@ -39,6 +41,22 @@ def two_means(config: RunConfig) -> NumpyTask:
         load=_data,
         initial_parameters=lambda: {"mean": np.ones(2, np.float32)},
         loss_and_gradients=_mean_loss,
+    )
+
+
+def slow_means(config: RunConfig) -> NumpyTask:
+    """As `two_means`, to the bit, but slow while the file of the option `slow` exists."""
+
+    def slow_loss(parameters, inputs, targets):
+        if Path(str(config.task_options["slow"])).exists():
+            threading.Event().wait(0.3)
+        return _mean_loss(parameters, inputs, targets)
+
+    return NumpyTask(
+        name="slow_means",
+        load=_data,
+        initial_parameters=lambda: {"mean": np.ones(2, np.float32)},
+        loss_and_gradients=slow_loss,
     )
 
 

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
@@ -86,9 +88,12 @@ class Site:
         return error
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
+S = TypeVar("S", bound=Site)
+
+
+@contextmanager
+def opened(site: S) -> Iterator[S]:
+    """Leave nothing of the site behind."""
     yield site
     children = [
         child
@@ -102,9 +107,25 @@ def site(tmp_path: Path) -> Iterator[Site]:
     assert not psutil.wait_procs(children, TIMEOUT_S)[1]
 
 
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with opened(Site(tmp_path)) as site:
+        yield site
+
+
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     output, _ = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, output
+
+
+def await_place(worker: subprocess.Popen[str]) -> None:
+    """Return once the worker has a place, and so has started its rank's process."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline and worker.poll() is None:
+        if psutil.Process(worker.pid).children():
+            return
+        os.sched_yield()
+    raise AssertionError("the worker was given no place")
 
 
 def ranks_of(worker: subprocess.Popen[str]) -> list[psutil.Process]:
