@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -157,7 +158,7 @@ class Agent:
             int(message["world_size"]),
             endpoint,
             bool(message["trust_memory"]),
-            message["note"],
+            None if message["note"] is None else json.loads(message["note"]),
             frozenset(message["struck"]),
         )
         self._members.order(_MEMBER, order)
@@ -176,6 +177,8 @@ class Agent:
             self._beat_at = now + LOOK_S
         elif kind == words.FAILED:
             value = error_to_plain(value)
+        elif kind == words.NOTED:
+            value = json.dumps(value)  # a loss may be infinite, which the wire does not carry
         self._say(kind, generation, value)
 
     def _say(self, kind: str, generation: int, value: Any) -> None:

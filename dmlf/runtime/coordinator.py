@@ -195,7 +195,7 @@ class RemoteMembers:
         """Tell all that the run is over, and wait until they have heard it."""
         self._say_farewell("end")
 
-    def close(self, error: DmlfError | None) -> None:
+    def close(self, error: DmlfError | None) -> list[Said]:
         """Hang up on all; who is still running ends. error: to be told to all."""
         self._acceptor.close()
         if error is not None:
@@ -207,6 +207,7 @@ class RemoteMembers:
         self._newcomers.clear()
         self._workers.clear()
         self._dismissed.clear()
+        return []
 
     def _refuse(self, wire: Wire, reason: str) -> None:
         self._refused = f"{wire.name} was refused: {reason}"

@@ -159,13 +159,19 @@ class LocalMembers:
         for running in self._dismissed:
             running.process.join(max(0.0, deadline - time.monotonic()))
 
-    def close(self, error: DmlfError | None) -> None:
-        """End every process that there still is."""
+    def close(self, error: DmlfError | None) -> list[Said]:
+        """End every process that there still is; return what was not yet heard of them."""
+        unheard = []
+        for member, running in self._members.items():
+            running.process.kill()
+            running.process.join()
+            unheard += [Said(member, *words) for words in running.inbox.take()]
         for running in [*self._members.values(), *self._dismissed]:
             running.end()
         self._members.clear()
         self._dismissed.clear()
         self._endpoints = ()
+        return unheard
 
     def order(self, member: int, order: Any) -> None:
         """Send an order; a member that is gone misses it."""

@@ -131,8 +131,11 @@ class Members(Protocol):
     def finish(self) -> None:
         """Tell all that the run is over, and wait until they have ended."""
 
-    def close(self, error: DmlfError | None) -> None:
-        """End every process that there still is. error: what has ended the run, if it failed."""
+    def close(self, error: DmlfError | None) -> list[Said]:
+        """End every process that there still is; return what was not yet heard of them.
+
+        error: what has ended the run, if it failed.
+        """
 
 
 Tell = Callable[[Generation, Sequence[Incident]], None]
@@ -193,7 +196,9 @@ class Supervisor:
                 failure = error
                 raise
             finally:
-                self._members.close(failure)
+                for _, kind, _, value in self._members.close(failure):
+                    if kind == words.FIRED:
+                        self._fired(value)
 
     def _step(self) -> None:
         """Wait for what happens next, and react."""
@@ -211,13 +216,16 @@ class Supervisor:
         if kind == words.NOTED and rank is not None:
             self._notes[rank] = value
         elif kind == words.FIRED:
-            number, moment_s = value
-            self.fired[number] = moment_s
+            self._fired(value)
         elif kind == words.RECORDED and rank is not None:
             step, record = value
             self._records.setdefault(step, {}).setdefault(generation, []).append((rank, record))
         elif event := self._event(said, rank):
             self._handle(event)
+
+    def _fired(self, value: tuple[int, float]) -> None:
+        number, moment_s = value
+        self.fired[number] = moment_s
 
     def _event(self, said: Said, rank: int | None) -> Event | None:
         member, kind, generation, value = said

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dmlf import strict_json
 from dmlf.errors import FrameError, PeerLost, TransportError
 from dmlf.transport.tcp import Channel
 
@@ -71,7 +72,7 @@ class Wire:
                 if part["last"]:
                     messages.append(_message("".join(self._parts)))
                     self._parts.clear()
-            except (KeyError, TypeError, ValueError, RecursionError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 raise FrameError(self._name, "message", str(part)[:40], f"{error}") from None
 
     @contextmanager
@@ -88,7 +89,7 @@ class Wire:
 
 
 def _message(text: str) -> dict[str, Any]:
-    message = json.loads(text)
+    message = strict_json.parse(text.encode())
     if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
         raise ValueError("an object with a kind")
     return message

@@ -15,6 +15,8 @@ from dmlf.runtime.faults import FaultKind, FaultSpec, InjectedError, Injector, p
 @pytest.mark.parametrize(
     ("text", "spec"),
     [
+        ("leave:rank=2,step=7", FaultSpec(FaultKind.LEAVE, 2, 7, generation=None)),
+        ("join:step=9,count=2", FaultSpec(FaultKind.JOIN, 0, 9, generation=None, count=2)),
         (
             "kill:rank=1,step=7,phase=all_gather,round=0",
             FaultSpec(FaultKind.KILL, 1, 7, "all_gather", 0),
@@ -56,6 +58,11 @@ def test_a_fault_is_read_and_written(text: str, spec: FaultSpec) -> None:
         ("delay:rank=1,step=2", ["seconds=..."]),
         ("delay:rank=1,step=2,seconds=nan", ["seconds above 0"]),
         ("delay:rank=1,step=2,seconds=soon", ["seconds above 0"]),
+        ("leave:step=2", ["rank=..."]),
+        ("leave:rank=1,step=2,count=1", ["count=... from 1 with join"]),
+        ("leave:rank=1,step=2,phase=push", ["no phase"]),
+        ("join:step=9,count=0", ["count=... from 1 with join"]),
+        ("join:rank=1,step=9", ["no rank"]),
         ("kill:rank=1,step=2,seconds=3", ["seconds=... with delay"]),
     ],
 )
@@ -170,6 +177,20 @@ def test_what_a_rank_computes_is_broken_once() -> None:
 
 def fired_nothing(kind: object) -> None:
     raise AssertionError(f"{kind} was not asked for")
+
+
+def test_a_change_of_membership_is_asked_for_before_its_step() -> None:
+    asked: list[str] = []
+    specs = list(enumerate(map(parse_fault, ["leave:rank=0,step=4", "join:step=4,count=2"])))
+    fired: list[int] = []
+    injector = Injector(
+        specs, fired.append, dict, fired_nothing, lambda spec: asked.append(str(spec))
+    )
+    injector.compute(3)
+    assert (asked, fired) == ([], [])
+    injector.compute(4)
+    injector.compute(4)
+    assert (asked, fired) == (["leave:rank=0,step=4", "join:step=4,count=2"], [0, 1])
 
 
 def iter_of(effect: Any) -> Any:
