@@ -25,7 +25,9 @@ def add_verbs(verbs: Any) -> None:
         help="run one rank of a run that another host coordinates",
         description="Join the run that `dmlf train --transport tcp --coordinator HOST:PORT` "
         "coordinates, run one rank of it, and end with it. Start one worker per rank (and per "
-        "server), on any hosts, in any order, with the same key and the same dmlf.",
+        "server), on any hosts, in any order, with the same key and the same dmlf. Where the run "
+        "has --min-workers or --max-workers, more may join at any time, and SIGTERM lets one leave "
+        "after its step.",
     )
     add_rendezvous_flags(parser, required=True)
     parser.add_argument(

@@ -9,6 +9,10 @@ every step is done once by everybody in the sequence of states that the run is. 
 takes, and what a model draws at random in it, are functions of seed and step alone. Hence no sample
 is lost or used twice, and the bits are those of a run that nothing has disturbed.
 
+None of that speaks of how many ranks there are: a generation may have fewer or more workers than
+the last one, who compute the logical shards of a step in other shares. An exact sum does not depend
+on the shares, so the bits stay; a float32 sum does.
+
 Where the state is not held in full by those who are left (a server took its part of the optimizer
 with it), or is not to be trusted (replicas have diverged), all go back to the newest valid
 checkpoint, and do the steps after it again, from the same state, to the same bits. Without a

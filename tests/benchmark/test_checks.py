@@ -40,6 +40,18 @@ SERIAL_EXACT = (evidence("serial", reduction="exact"), evidence("serial", 1, 1, 
 WRONG = sha256("wrong")
 
 
+def test_a_run_whose_workers_came_or_went_claims_no_order_of_additions() -> None:
+    assert verdict(evidence("ring-queue", 2, resized=True), *SERIAL) == ABSENT
+    assert verdict(evidence("ring-queue", 1, resized=True), *SERIAL) == ABSENT
+    exact = evidence("ring-queue", 2, reduction="exact", resized=True)
+    assert verdict(exact, *SERIAL_EXACT) == PASSED
+    wrong = evidence("ring-queue", 2, reduction="exact", resized=True, final_state_sha256=WRONG)
+    assert verdict(wrong, *SERIAL_EXACT) == FAILED
+    alone = evidence("serial")
+    assert verdict(alone, evidence("ring-queue", 1, resized=True)) == ABSENT
+    assert verdict(alone, evidence("ring-queue", 1)) == PASSED
+
+
 @pytest.mark.parametrize("strategy", ["ring-queue", "parameter_server-queue"])
 @pytest.mark.parametrize(
     ("changes", "expected"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dmlf.benchmark.transcript_file import read_transcript, write_transcript
 from dmlf.benchmark.verify import Finding, verify
 from dmlf.cli import main
 from dmlf.errors import MetricsError
@@ -22,6 +23,14 @@ RUNS = {
     ],
     "ring-queue/float32/world_size=2": ["--algorithm", "ring", "--world-size", "2"],
     "tree-queue/float32/world_size=2": ["--algorithm", "tree", "--world-size", "2"],
+    "ring-shm/exact/world_size=3": [
+        *("--reduction", "exact", "--algorithm", "ring", "--transport", "shm"),
+        *("--world-size", "3", "--min-workers", "2", "--fault", "leave:rank=1,step=5"),
+    ],
+    "ring-shm/float32/world_size=3": [
+        *("--algorithm", "ring", "--transport", "shm"),
+        *("--world-size", "3", "--min-workers", "2", "--fault", "leave:rank=1,step=5"),
+    ],
 }
 
 
@@ -57,7 +66,10 @@ def test_what_was_trained_holds_and_what_has_no_reference_is_unproved(results: P
         "ring-queue/exact/world_size=3": True,
         "ring-queue/float32/world_size=2": True,
         "tree-queue/float32/world_size=2": None,
+        "ring-shm/exact/world_size=3": True,
+        "ring-shm/float32/world_size=3": None,
     }
+    assert "workers came or went" in findings["ring-shm/float32/world_size=3"].detail
 
 
 def edit(results: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -102,6 +114,18 @@ def test_a_damaged_transcript_is_found(results: Path) -> None:
     assert by_run(results)[name].holds is False
 
 
+def test_a_sample_that_was_used_twice_is_found(results: Path) -> None:
+    name = "ring-shm/exact/world_size=3"
+    path = results / "synthetic" / name / "seed=0" / "rep=0" / "transcript.jsonl"
+    transcript = read_transcript(path)
+    records = [dict(record) for record in transcript.records]
+    records[6]["samples"] = records[5]["samples"]
+    write_transcript(path, transcript.config, transcript.final_state_sha256, records)
+    finding = by_run(results)[name]
+    assert finding.holds is False
+    assert "step 6: shard 0 had other samples than its own" in finding.detail
+
+
 def test_other_pinned_dependencies_are_found(results: Path, tmp_path: Path) -> None:
     pins = tmp_path / "constraints.txt"
     pins.write_text("numpy==0\n")
@@ -119,7 +143,7 @@ def test_the_verb_fails_when_something_does_not_hold(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(results)]) == 0
-    assert "4 runs: 0 failed, 1 unproved" in capsys.readouterr().out
+    assert "6 runs: 0 failed, 2 unproved" in capsys.readouterr().out
     edit(results, "serial/exact/world_size=1", lambda m: m.update(test_accuracy="high"))
     assert main(["verify", str(results)]) == 1
     assert "FAIL" in capsys.readouterr().out

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
+import time
 from multiprocessing.connection import wait
 from typing import Any
 
 import pytest
 
-from dmlf.errors import RemoteError
+from dmlf.errors import NoAnswer, RemoteError
 from dmlf.runtime import process_context
 from dmlf.runtime.events import Spawn, Start
 from dmlf.runtime.inbox import Inbox
@@ -44,6 +46,28 @@ def test_last_words_of_a_process_are_read_when_it_is_ended() -> None:
         ((member, kind, _, (number, _)),) = members.close(None)
     assert (member, kind, number) == (0, FIRED, 3)
     assert members.sources() == []
+
+
+class StuckInTelling(Struck):
+    """A program whose process hangs in the middle of a message."""
+
+    def run(self, order: StartOrder, line: Line) -> None:
+        """Say a part of something."""
+        line.resumed(0, "the start")
+        os.write(line._pipe.fileno(), struct.pack("!i", 1000) + b"x")
+        threading.Event().wait(TIMEOUT_S)
+
+
+def test_a_rank_that_hangs_in_the_middle_of_a_message_holds_up_nobody() -> None:
+    members = LocalMembers(
+        process_context([], 1), f"{__name__}:StuckInTelling", None, lambda start: [None]
+    )
+    limits = RestartPolicy(0).limits(1, 0, 1.0, TIMEOUT_S, spawns=True)
+    supervisor = Supervisor(members, limits, lambda generation, mended: None)
+    begun = time.monotonic()
+    with pytest.raises(NoAnswer, match="rank 0 did not answer within 1 s"):
+        supervisor.run()
+    assert time.monotonic() - begun < TIMEOUT_S / 2
 
 
 class Scripted(LocalMembers):

@@ -138,6 +138,22 @@ def test_too_few_that_stay_end_the_run_which_can_be_resumed(tmp_path: Path) -> N
     assert resumed.final_state().sha256() == serial().final_state().sha256()
 
 
+def test_flapping_while_checkpoints_are_written(tmp_path: Path) -> None:
+    """Somebody comes or goes before almost every step, and every step is saved."""
+    faults = [f"leave:rank={step % 3},step={step}" for step in (2, 4, 6, 8)]
+    faults += [f"join:step={step},count=2" for step in (3, 5, 7, 9)]
+    saving = plan(tmp_path, every_steps=1)
+    result = train(
+        RUN, restarts=POLICY, faults=list(map(parse_fault, faults)), checkpoint=saving,
+        transcript=True,
+    )  # fmt: skip
+    assert len(generations(result)) == 9
+    assert max(sizes(result)) == 5
+    assert result.transcript == serial().transcript
+    resumed = train(replace(RUN, max_steps=15), checkpoint=replace(saving, resume=True))
+    assert resumed.ranks[0].first_step == 14
+
+
 def test_losses_cost_restarts_and_changes_do_not() -> None:
     policy = replace(POLICY, max_restarts=0)
     assert sizes(disturbed(RUN, "leave:rank=3,step=2", policy=policy)) == [4, 3]

@@ -182,6 +182,17 @@ def test_a_rank_that_lives_and_is_stuck_is_killed_and_replaced() -> None:
     assert time.monotonic() - begun < DEADLINE_S
 
 
+def test_a_process_that_is_alone_and_hangs_is_noticed() -> None:
+    """Nobody waits for its messages, but it makes no progress."""
+    alone = replace(NUMPY, algorithm="serial", transport="none", world_size=1, timeout_s=1.0)
+    result = train(
+        alone, restarts=RestartPolicy(1, grace_s=0.5), faults=[parse_fault("stop:rank=0,step=3")]
+    )
+    (event,) = result.recoveries
+    assert (event["cause"], event["replaced"]) == ("NoAnswer", [0])
+    assert result.final_state().sha256() == train(alone).final_state().sha256()
+
+
 def test_a_stopped_rank_that_wakes_up_once_it_is_given_up_is_of_no_account() -> None:
     """Told to stop when it goes on, it stays; killed, it cannot go on, whatever it is sent."""
     run, strangers = replace(NUMPY, timeout_s=1.0), {process.pid for process in family()}

@@ -135,6 +135,20 @@ def test_a_rank_that_does_not_come_is_named() -> None:
     assert [(error.rank, error.missing) for error in results] == [(0, [1, 3]), (2, [1, 3])]
 
 
+def test_waiting_for_a_rank_that_does_not_come_can_be_interrupted() -> None:
+    first, _ = create_endpoints(SPAWN, 2)
+    looks = []
+
+    def interrupt() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            raise InterruptedError("enough")
+
+    with pytest.raises(InterruptedError, match="enough"):
+        first.connect(interrupt)
+    assert len(looks) == 3
+
+
 def test_an_address_where_nobody_listens_is_tried_until_the_deadline() -> None:
     endpoints = create_endpoints(SPAWN, 2)
     endpoints[0].listener.close()
