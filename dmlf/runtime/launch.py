@@ -6,13 +6,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from dmlf.errors import PeerLost
 from dmlf.runtime.child import run_child
@@ -45,45 +45,25 @@ def process_context(preload: Sequence[str], threads_per_rank: int) -> ForkServer
     return context
 
 
-class HasFileno(Protocol):
-    """What the system can wait for."""
-
-    def fileno(self) -> int:
-        """The descriptor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Something else to look at while ranks run.
-
-    source: readable when `look` should be called. look: raises what shall end the ranks.
-    """
-
-    source: HasFileno
-    look: Callable[[], None]
-
-
 def run_ranks(
     context: ForkServerContext,
     program: str,
     arguments: Sequence[Any],
-    first_rank: int = 0,
-    watch: Watch | None = None,
     stop: StopSignal | None = None,
 ) -> list[Any]:
     """Run `program(rank, argument)` in one process per argument; return the results by rank.
 
-    program: `package.module:function`. first_rank: the rank of the first argument. stop: what the
-    first SIGTERM or SIGINT is handed to, for ranks that heed it; any other ends all ranks.
+    program: `package.module:function`. stop: what the first SIGTERM or SIGINT is handed to, for
+    ranks that heed it; any other ends all ranks.
     The first failure ends all ranks and is raised: dmlf's own errors as they are, any other as a
     RemoteError with the rank's traceback, a death without a word as PeerLost. When this returns
     or raises, every process has ended.
     """
-    with started_ranks(context, program, arguments, first_rank, stop) as ranks:
-        waiting = {pipe: rank for rank, pipe in enumerate(ranks.pipes, first_rank)}
+    with started_ranks(context, program, arguments, stop) as ranks:
+        waiting = {pipe: rank for rank, pipe in enumerate(ranks.pipes)}
         results = collect(
-            range(first_rank, first_rank + len(arguments)),
-            lambda timeout_s: _next_outcomes(ranks, waiting, timeout_s, watch),
+            range(len(arguments)),
+            lambda timeout_s: _next_outcomes(ranks, waiting, timeout_s),
         )
         for process in ranks.processes:
             process.join()
@@ -96,16 +76,14 @@ class StartedRanks:
 
     processes: list[ForkServerProcess]
     pipes: list[Connection]
-    first_rank: int = 0
 
     def result(self, rank: int) -> Any:
         """Wait for the rank's result and return it; raise its error, or PeerLost if it died."""
-        index = rank - self.first_rank
         try:
-            result = self.pipes[index].recv()
+            result = self.pipes[rank].recv()
         except EOFError:
-            self.processes[index].join()
-            raise PeerLost(f"rank {rank}", death(self.processes[index].exitcode)) from None
+            self.processes[rank].join()
+            raise PeerLost(f"rank {rank}", death(self.processes[rank].exitcode)) from None
         if isinstance(result, Exception):
             raise result
         return result
@@ -116,14 +94,13 @@ def started_ranks(
     context: ForkServerContext,
     program: str,
     arguments: Sequence[Any],
-    first_rank: int = 0,
     stop: StopSignal | None = None,
 ) -> Iterator[StartedRanks]:
     """Start one process per argument; whatever happens inside, none outlives this context."""
-    ranks = StartedRanks([], [], first_rank)
+    ranks = StartedRanks([], [])
     with signals(stop):
         try:
-            for rank, argument in enumerate(arguments, first_rank):
+            for rank, argument in enumerate(arguments):
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(
                     target=run_child,
@@ -148,16 +125,9 @@ def _next_outcomes(
     ranks: StartedRanks,
     waiting: dict[Connection, int],
     timeout_s: float | None,
-    watch: Watch | None,
 ) -> Iterator[tuple[int, Any]]:
     """The outcomes of ranks that end next; these are taken out of `waiting`."""
-    sources: list[Any] = [*waiting]
-    if watch is not None:
-        sources.append(watch.source)
-    for ready in wait(sources, timeout_s):
-        if watch is not None and ready is watch.source:
-            watch.look()
-            continue
+    for ready in wait(list(waiting), timeout_s):
         assert isinstance(ready, Connection)
         rank = waiting.pop(ready)
         try:
