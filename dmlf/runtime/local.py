@@ -16,7 +16,7 @@ from dmlf.runtime.inbox import Inbox
 from dmlf.runtime.launch import death
 from dmlf.runtime.member import AbortOrder, ExitOrder, StartOrder, run_member
 from dmlf.runtime.parcel import send_parcel
-from dmlf.runtime.pulse import Pulse
+from dmlf.runtime.pulse import Pulse, Reading
 from dmlf.runtime.supervisor import BEAT, GONE, Said
 
 JOIN_S = 120.0
@@ -34,7 +34,7 @@ class _Process:
     pipe: Connection
     inbox: Inbox
     pulse: Pulse
-    beats: int = 0
+    felt: Reading | None = None
 
     def end(self) -> None:
         self.process.kill()
@@ -85,10 +85,10 @@ class LocalMembers:
                 yield Said(member, kind, generation, value)
             if member not in self._members:  # dismissed for what it said
                 continue
-            beats, step = running.pulse.read()
-            if beats != running.beats:
-                running.beats = beats
-                yield Said(member, BEAT, 0, step)
+            pulse = running.pulse.read()
+            if pulse != running.felt:
+                running.felt = pulse
+                yield Said(member, BEAT, 0, pulse.step)
             if gone or running.inbox.ended:
                 del self._members[member]
                 running.end()

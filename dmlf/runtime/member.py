@@ -116,17 +116,24 @@ class Line:
         self._orders.register(pipe.fileno(), select.POLLIN)
 
     def check(self) -> None:
-        """Raise CollectiveAborted if the launcher has ordered this generation to stop."""
+        """Raise CollectiveAborted if the launcher has ordered this generation to stop.
+
+        Called in every slice of a wait, it says besides that this rank looks after its waiting.
+        """
         self._pulse.beat()
+        self._look()
+
+    def begin(self, step: int) -> None:
+        """The same before `step`: that it is begun says that this rank gets on."""
+        self._pulse.stepped(step)
+        self._look()
+
+    def _look(self) -> None:
         self._voice.tell_wish()
         while self._orders.poll(0):
             order = receive_parcel(self._pipe)
             if isinstance(order, AbortOrder) and order.generation == self._generation:
                 raise CollectiveAborted(order.generation)
-
-    def stepped(self, done: int) -> None:
-        """`done` steps of the run are done."""
-        self._pulse.stepped(done)
 
     def resumed(self, step: int, source: str) -> None:
         """Tell that training goes on after `step` steps."""

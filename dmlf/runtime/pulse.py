@@ -1,8 +1,8 @@
 """The heartbeat of a rank's training, which no other thread can beat in its stead.
 
-Two words in anonymous shared memory: how often the rank has looked for orders (between steps, and
-in every slice of a wait), and how many steps it has done. A process that lives and whose training
-is stuck, in user code or stopped, leaves them as they are.
+Two words in anonymous shared memory: how often the rank has looked for orders while it waited, and
+how many steps it has done. A process that lives and whose training is stuck, in user code or
+stopped, leaves them as they are.
 """
 
 from __future__ import annotations
@@ -11,9 +11,16 @@ import mmap
 import os
 import weakref
 from multiprocessing import reduction
-from typing import Any
+from typing import Any, NamedTuple
 
 _BYTES = 16
+
+
+class Reading(NamedTuple):
+    """Beats in waits, and steps done."""
+
+    beats: int
+    step: int
 
 
 class Pulse:
@@ -32,16 +39,16 @@ class Pulse:
         return _inherit, (reduction.DupFd(self.descriptor),)
 
     def beat(self) -> None:
-        """On the rank: it looks after itself."""
+        """On the rank: it looks after its waiting."""
         self._words[0] += 1
 
     def stepped(self, done: int) -> None:
         """On the rank: `done` steps of the run are done."""
         self._words[1] = done
 
-    def read(self) -> tuple[int, int]:
-        """(beats so far, steps done)."""
-        return self._words[0], self._words[1]
+    def read(self) -> Reading:
+        """What it says now; the rank gets on if that is another thing than before."""
+        return Reading(*self._words)
 
 
 def _inherit(duplicate: Any) -> Pulse:

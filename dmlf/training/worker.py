@@ -196,13 +196,11 @@ class Trainer:
         done = self._begin()
         for step in progress(range(done, replica.num_steps), self._member.rank):
             if self._again is not None:
-                self._again.line.check()
+                self._again.line.begin(step)
             if self._stop is not None and self._member.rank == 0:
                 self._stop.begin(step)
             self._step(step)
             done = step + 1
-            if self._again is not None:
-                self._again.line.stepped(done)
             whole = done % sampler.steps_per_epoch == 0
             if whole or done == replica.num_steps:
                 self._end_epoch(step // sampler.steps_per_epoch + 1, done, whole)
