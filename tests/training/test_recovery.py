@@ -220,6 +220,11 @@ def test_a_pause_shorter_than_the_timeout_is_no_failure() -> None:
     assert disturbed(NUMPY, "delay:rank=1,step=3,seconds=0.6").recoveries == []
 
 
+def test_many_pauses_that_are_longer_than_the_timeout_together_are_no_stall() -> None:
+    pauses = [f"delay:rank=1,step={step},seconds=0.8" for step in range(2, 7)]
+    assert disturbed(replace(NUMPY, timeout_s=1.5), *pauses).recoveries == []
+
+
 @pytest.mark.parametrize("transport", ["queue", "shm", "tcp"])
 @pytest.mark.parametrize("phase", ["reduce_scatter", "all_gather"])
 @pytest.mark.parametrize("round_", [0, 1])
