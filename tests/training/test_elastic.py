@@ -138,6 +138,15 @@ def test_too_few_that_stay_end_the_run_which_can_be_resumed(tmp_path: Path) -> N
     assert resumed.final_state().sha256() == serial().final_state().sha256()
 
 
+def test_a_step_that_was_applied_is_recorded_though_it_was_not_ended() -> None:
+    """The server has applied it when a worker dies that it is about to answer."""
+    run = replace(RUN, algorithm="parameter_server", transport="tcp")
+    faults = ["delay:rank=4,step=5,phase=applied,seconds=1", "kill:rank=1,step=5,phase=commit"]
+    result = disturbed(run, *faults)
+    assert steps(result) == [0, 6]
+    assert result.transcript == serial().transcript
+
+
 def test_flapping_while_checkpoints_are_written(tmp_path: Path) -> None:
     """Somebody comes or goes before almost every step, and every step is saved."""
     faults = [f"leave:rank={step % 3},step={step}" for step in (2, 4, 6, 8)]
