@@ -13,7 +13,7 @@ from dmlf.benchmark.diff import compare
 from dmlf.benchmark.transcript_file import NAME, read_transcript, write_transcript
 from dmlf.config import RunConfig
 from dmlf.errors import ReplicaDivergence, TranscriptError
-from dmlf.training.transcript import KINDS, Record, merge_records
+from dmlf.training.transcript import COMPUTED_ONCE, KINDS, Record, merge_records
 
 CONFIG = RunConfig(task="synthetic", reduction="exact")
 
@@ -93,6 +93,15 @@ def test_the_first_difference_is_named(tmp_path: Path, path: Path, kind: str) ->
 
 def test_ranks_that_contradict_each_other_are_found() -> None:
     own, other = records(), records(change=(2, "parameters"))
-    assert merge_records([own, records()]) == own
+
+    def computing_nothing(rank: list[Record]) -> list[Record]:
+        return [
+            {kind: hashes for kind, hashes in record.items() if kind not in COMPUTED_ONCE}
+            for record in rank
+        ]
+
+    assert merge_records([own, computing_nothing(own)]) == own
     with pytest.raises(ReplicaDivergence, match="after step 2"):
-        merge_records([own, other])
+        merge_records([own, computing_nothing(other)])
+    with pytest.raises(ReplicaDivergence, match="samples of step 0"):
+        merge_records([own, own])  # both have computed the same shards
