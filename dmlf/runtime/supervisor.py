@@ -32,8 +32,9 @@ from dmlf.runtime.events import (
     Tick,
     Wanted,
 )
+from dmlf.runtime.history import Generation, Incident, Limits
 from dmlf.runtime.launch import signals
-from dmlf.runtime.membership import Generation, Incident, Limits, Membership
+from dmlf.runtime.membership import Membership
 from dmlf.runtime.outcomes import CAUSE_S
 from dmlf.runtime.stop import StopSignal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dmlf.runtime.membership import Generation, Incident
+from dmlf.runtime.history import Generation, Incident
 
 
 def recovery_of(incident: Incident) -> dict[str, Any]:
