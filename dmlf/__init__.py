@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from dmlf.group import world_size as world_size
     from dmlf.numerics import exact_sum as exact_sum
     from dmlf.state import ElasticSampler as ElasticSampler
+    from dmlf.state import ElasticState as ElasticState
     from dmlf.state import LoadedState as LoadedState
+    from dmlf.state import elastic as elastic
     from dmlf.state import load as load
     from dmlf.state import save as save
     from dmlf.tasks import Dataset as Dataset
@@ -56,6 +58,7 @@ _HOMES = {
     "DistributedOptimizer": "dmlf.torch",
     "DmlfError": "dmlf.errors",
     "ElasticSampler": "dmlf.state",
+    "ElasticState": "dmlf.state",
     "GradientInterceptor": "dmlf.training.interceptor",
     "Group": "dmlf.group",
     "LoadedState": "dmlf.state",
@@ -74,6 +77,7 @@ _HOMES = {
     "broadcast_optimizer_state": "dmlf.torch",
     "broadcast_parameters": "dmlf.torch",
     "comm_hook": "dmlf.torch",
+    "elastic": "dmlf.state",
     "exact_sum": "dmlf.numerics",
     "init": "dmlf.group",
     "is_initialized": "dmlf.group",
@@ -96,6 +100,7 @@ __all__ = [
     "DistributedOptimizer",
     "DmlfError",
     "ElasticSampler",
+    "ElasticState",
     "GradientInterceptor",
     "Group",
     "LoadedState",
@@ -114,6 +119,7 @@ __all__ = [
     "broadcast_optimizer_state",
     "broadcast_parameters",
     "comm_hook",
+    "elastic",
     "exact_sum",
     "init",
     "is_initialized",

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from dmlf.cli.training import ELASTIC_RESTARTS
 from dmlf.errors import ScriptExited
 from dmlf.group.launching import launch_script
 from dmlf.group.ranks import Script
@@ -21,7 +22,8 @@ def add_verbs(verbs: Any) -> None:
         usage="dmlf run [options] (SCRIPT | -m MODULE) [arguments of the script ...]",
         description="Run a Python script in several processes of this host, each as `python "
         "SCRIPT` would; in it, dmlf.init() joins them. RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR "
-        "and MASTER_PORT are set as torchrun sets them. The first rank that fails ends all. "
+        "and MASTER_PORT are set as torchrun sets them. The first rank that fails ends all, unless "
+        "restarts are allowed and a function decorated by dmlf.elastic recovers. "
         "Exit code: that of sys.exit in the script; 1 if it failed.",
     )
     parser.add_argument("--nproc", type=int, required=True, metavar="N", help="number of ranks")
@@ -32,6 +34,29 @@ def add_verbs(verbs: Any) -> None:
         metavar="N",
         help="parameter servers beside the ranks, for scripts with a DistributedOptimizer of "
         'algorithm="parameter_server" (default: %(default)s)',
+    )
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=None,
+        metavar="N",
+        help="how many failures of ranks may be mended, in functions decorated by dmlf.elastic "
+        f"(default: 0, or {ELASTIC_RESTARTS} with --min-workers or --max-workers)",
+    )
+    parser.add_argument(
+        "--min-workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="with how few ranks to go on when some are lost or leave (SIGTERM) "
+        "(default: all of --nproc)",
+    )
+    parser.add_argument(
+        "--max-workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="to how many ranks to grow, by one for each SIGUSR1 (default: --nproc)",
     )
     parser.add_argument(
         "--transport",
@@ -74,6 +99,10 @@ def _run(parsed: argparse.Namespace) -> int:
     words = parsed.module if parsed.module is not None else parsed.script
     if not words:
         parsed.parser.error("no script: name a Python file, or a module after -m")
+    restarts = parsed.max_restarts
+    if restarts is None:
+        fixed = parsed.min_workers is None and parsed.max_workers is None
+        restarts = 0 if fixed else ELASTIC_RESTARTS
     try:
         launch_script(
             Script(words[0], tuple(words[1:]), is_module=parsed.module is not None),
@@ -83,6 +112,9 @@ def _run(parsed: argparse.Namespace) -> int:
             timeout_s=parsed.timeout_s,
             threads_per_rank=parsed.threads_per_rank,
             num_servers=parsed.servers,
+            max_restarts=restarts,
+            min_workers=parsed.min_workers,
+            max_workers=parsed.max_workers,
         )
     except ScriptExited as exited:
         print(f"dmlf: {exited}", file=sys.stderr)

@@ -10,6 +10,8 @@ from dmlf.group import place as places
 from dmlf.group.environment import place_in_environment, place_in_torch_group
 from dmlf.group.group import Group, all_reduce_named, check_timeout
 from dmlf.runtime import NoTransport
+from dmlf.transport import Transport
+from dmlf.transport.tcp import TcpEndpoint
 
 Value = TypeVar("Value")
 _current: list[Group] = []
@@ -43,7 +45,7 @@ def init(
         told = (transport, timeout_s or alone.timeout_s, alone.algorithm)
         place = place_in_torch_group(*told) or place_in_environment(*told) or alone
     group = Group(
-        NoTransport() if place.endpoint is None else place.endpoint.connect(),
+        _connect(place),
         place.rank,
         place.world_size,
         timeout_s=place.timeout_s if timeout_s is None else timeout_s,
@@ -63,6 +65,15 @@ def init(
     atexit.unregister(shutdown)
     atexit.register(shutdown)
     return group
+
+
+def _connect(place: places.Place) -> Transport:
+    """Open the links. Only where that may take long can it be interrupted."""
+    if place.endpoint is None:
+        return NoTransport()
+    if isinstance(place.endpoint, TcpEndpoint) and place.interrupt is not None:
+        return place.endpoint.connect(place.interrupt)
+    return place.endpoint.connect()
 
 
 def is_initialized() -> bool:

@@ -12,14 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dmlf.errors import ConfigError, PeerLost
+from dmlf.errors import ConfigError, PeerLost, RestartBudgetExceeded
 from dmlf.group.group import all_reduce_named, check_timeout
 from dmlf.group.imports import worth_preloading
 from dmlf.group.place import Place, is_given
 from dmlf.group.ranks import Script, Surroundings
+from dmlf.group.recovering import run_recovering
 from dmlf.runtime import process_context, run_ranks
+from dmlf.runtime.events import Start
 from dmlf.runtime.launch import death
-from dmlf.transport import TRANSPORTS
+from dmlf.runtime.supervisor import RestartPolicy
+from dmlf.transport import TRANSPORTS, Endpoint
 
 Result = TypeVar("Result")
 _UNGUARDED = 119
@@ -37,6 +40,9 @@ def launch(
     timeout_s: float = 300.0,
     threads_per_rank: int = 1,
     num_servers: int = 0,
+    max_restarts: int = 0,
+    min_workers: int | None = None,
+    max_workers: int | None = None,
 ) -> list[Result]:
     """Call `fn(*args, **kwargs)` in `world_size` processes of this host; return results by rank.
 
@@ -45,20 +51,36 @@ def launch(
     below `if __name__ == "__main__":`.
     num_servers: processes beside them that call `fn` too, and serve parameters once it makes a
     `dmlf.DistributedOptimizer`; they return nothing.
+    max_restarts: how many failures of ranks may be mended, in functions decorated by
+    `dmlf.elastic`. min_workers, max_workers: between which numbers the world size may change there;
+    None: it stays. With any of these a rank gets its number when it calls `dmlf.init()` or the
+    decorated function; the results are those of the last ranks; see docs/library-elastic.md.
     Ranks see this process's environment, and RANK, WORLD_SIZE and the others that torchrun sets.
     The first failure ends all ranks: dmlf's own errors are raised as they are, any other as a
     RemoteError with its rank's traceback. When this returns or raises, every rank has ended.
-    Raises ConfigError for what cannot travel, and when called within a rank.
+    Raises ConfigError for what cannot travel, and when called within a rank;
+    RestartBudgetExceeded and BelowMinimumWorkers where ranks are lost beyond those limits.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(_UNGUARDED)  # this is a rank that imports the main script, and found no guard
     pickled = _pickled(fn, tuple(args), dict(kwargs or {}))
     preload = ["torch"] if "torch" in sys.modules else []
     work = ("dmlf.group.ranks:run_function", pickled)
+    restarts = _restarts(max_restarts, min_workers, max_workers)
     results = _start(
-        work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload, num_servers
+        work,
+        world_size,
+        transport,
+        algorithm,
+        timeout_s,
+        threads_per_rank,
+        preload,
+        num_servers,
+        restarts,
     )
-    return [_unpickled(fn, result) for result in results[:world_size]]
+    if num_servers:
+        results = results[:world_size]
+    return [_unpickled(fn, result) for result in results]
 
 
 def launch_script(
@@ -70,6 +92,9 @@ def launch_script(
     timeout_s: float = 300.0,
     threads_per_rank: int = 1,
     num_servers: int = 0,
+    max_restarts: int = 0,
+    min_workers: int | None = None,
+    max_workers: int | None = None,
 ) -> None:
     """Run `script` in `world_size` processes, each as `python script` would, and in the servers.
 
@@ -82,9 +107,31 @@ def launch_script(
         path = Path(*script.name.split(".")).with_suffix(".py")
     preload = worth_preloading(path)
     work = ("dmlf.group.ranks:run_script", script)
+    restarts = _restarts(max_restarts, min_workers, max_workers)
     _start(
-        work, world_size, transport, algorithm, timeout_s, threads_per_rank, preload, num_servers
+        work,
+        world_size,
+        transport,
+        algorithm,
+        timeout_s,
+        threads_per_rank,
+        preload,
+        num_servers,
+        restarts,
     )
+
+
+def _restarts(
+    max_restarts: int, min_workers: int | None, max_workers: int | None
+) -> RestartPolicy | None:
+    """How ranks are replaced; None where the first failure ends them all."""
+    for key, number in (("min_workers", min_workers), ("max_workers", max_workers)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+            raise ConfigError(key, number, "a whole number, or None")
+    if isinstance(max_restarts, bool) or not isinstance(max_restarts, int):
+        raise ConfigError("max_restarts", max_restarts, "a whole number, at least 0")
+    policy = RestartPolicy(max_restarts, min_workers=min_workers, max_workers=max_workers)
+    return policy if max_restarts or policy.elastic else None
 
 
 def _start(
@@ -96,6 +143,7 @@ def _start(
     threads_per_rank: int,
     preload: Sequence[str],
     num_servers: int,
+    restarts: RestartPolicy | None,
 ) -> list[Any]:
     for key, number in (("world_size", world_size), ("threads_per_rank", threads_per_rank)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
@@ -108,9 +156,28 @@ def _start(
     all_reduce_named(algorithm)
     if is_given() or multiprocessing.current_process().daemon:
         raise ConfigError("dmlf.launch", "a call within a rank", "one by what starts all ranks")
+    if restarts is not None:
+        if num_servers:
+            allowed = "0 where ranks are replaced: servers hold state that would be lost"
+            raise ConfigError("num_servers", num_servers, allowed)
+        if transport == "process_group":
+            allowed = "queue, shm or tcp where ranks are replaced"
+            raise ConfigError("transport", transport, allowed)
     program, task = work
     with _own_environment() as environment, _reserved_port() as port:
         context = process_context(["dmlf.group.ranks", *preload], threads_per_rank)
+        if restarts is not None:
+            pattern = Place(0, world_size, None, transport, timeout_s, algorithm)
+            argument = (Surroundings(pattern, port, threads_per_rank, environment), task)
+
+            def make_endpoints(start: Start) -> Sequence[Endpoint | None]:
+                alone = start.world_size == 1
+                return [None] if alone else TRANSPORTS[transport](context, start.world_size)
+
+            with _guarded():
+                return run_recovering(
+                    context, program, argument, make_endpoints, world_size, restarts, timeout_s
+                )
         endpoints: list[Any] = [None] * (world_size + num_servers)
         joint: Sequence[Any] = endpoints
         if world_size > 1:
@@ -130,13 +197,21 @@ def _start(
                 joint=joint[rank] if num_servers else None,
             )
             arguments.append((Surroundings(place, port, threads_per_rank, environment), task))
-        try:
+        with _guarded():
             return run_ranks(context, program, arguments)
-        except PeerLost as error:
-            if error.detail != death(_UNGUARDED):
-                raise
-            allowed = 'a call below `if __name__ == "__main__":`, as ranks import the script too'
-            raise ConfigError("dmlf.launch", _main_file(), allowed) from None
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Say what is missing where ranks, instead of waiting for work, would start ranks."""
+    try:
+        yield
+    except (PeerLost, RestartBudgetExceeded) as error:
+        cause = error.cause if isinstance(error, RestartBudgetExceeded) else error
+        if not isinstance(cause, PeerLost) or cause.detail != death(_UNGUARDED):
+            raise
+        allowed = 'a call below `if __name__ == "__main__":`, as ranks import the script too'
+        raise ConfigError("dmlf.launch", _main_file(), allowed) from None
 
 
 def _pickled(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

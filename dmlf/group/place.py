@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dmlf.errors import ConfigError
+from dmlf.runtime.seat import Seat
 from dmlf.transport import Endpoint
 
 
@@ -38,6 +39,7 @@ class Place:
 
 _ALONE = Place(0, 1, None, "", 300.0, "ring")
 _given: list[Place] = []
+_seat: list[tuple[Seat, Callable[[], Place]]] = []
 _alone: list[Place] = [_ALONE]
 
 
@@ -47,11 +49,25 @@ def give(place: Place) -> None:
     _alone[:] = [replace(_ALONE, timeout_s=place.timeout_s, algorithm=place.algorithm)]
 
 
+def give_seat(seat: Seat, timeout_s: float, algorithm: str, ask: Callable[[], Place]) -> None:
+    """Tell this process that places come with generations; `ask` waits for the next one."""
+    _seat[:] = [(seat, ask)]
+    _alone[:] = [replace(_ALONE, timeout_s=timeout_s, algorithm=algorithm)]
+
+
+def seat() -> Seat | None:
+    """What this process asks for generations; None where ranks stay as they were started."""
+    return _seat[0][0] if _seat else None
+
+
 def take(transport: str | None) -> Place | None:
     """The place that this process was given, once: its links can be opened once.
 
-    Raises ConfigError when `transport` is another one than the ranks were started with.
+    Where places come with generations, this waits for the next one. Raises ConfigError when
+    `transport` is another one than the ranks were started with.
     """
+    if _seat and not _given and not _seat[0][0].is_finished:
+        give(_seat[0][1]())
     if not _given:
         return None
     if transport not in (None, _given[0].transport):

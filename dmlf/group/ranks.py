@@ -9,16 +9,17 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from dmlf.errors import ConfigError, DmlfError, RemoteError, ScriptExited
+from dmlf.errors import CollectiveAborted, ConfigError, DmlfError, RemoteError, ScriptExited
 from dmlf.group import default
 from dmlf.group.output import write_whole_lines
-from dmlf.group.place import Place, give
+from dmlf.group.place import Place, give, give_seat
 from dmlf.runtime.launch import limit_threads
 from dmlf.runtime.outcomes import is_echo
+from dmlf.runtime.seat import Dismissed, Seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,13 @@ class Script:
     is_module: bool = False
 
 
-def run_function(_rank: int, argument: tuple[Surroundings, bytes]) -> bytes:
-    """Call the pickled (function, arguments, named arguments); return its result, pickled."""
+def run_function(rank: int | Seat, argument: tuple[Surroundings, bytes]) -> bytes:
+    """Call the pickled (function, arguments, named arguments); return its result, pickled.
+
+    rank: or the seat, where ranks come with generations, as below.
+    """
     surroundings, pickled = argument
-    with _entered(surroundings):
+    with _entered(surroundings, rank):
         try:
             fn, args, kwargs = pickle.loads(pickled)  # from the launcher, through its own pipe
         except Exception as error:
@@ -66,10 +70,10 @@ def run_function(_rank: int, argument: tuple[Surroundings, bytes]) -> bytes:
             raise ConfigError(f"result of {name}", type(result).__name__, allowed) from None
 
 
-def run_script(rank: int, argument: tuple[Surroundings, Script]) -> None:
+def run_script(rank: int | Seat, argument: tuple[Surroundings, Script]) -> None:
     """Run the script as the main program, as `python` would."""
     surroundings, script = argument
-    with _entered(surroundings):
+    with _entered(surroundings, rank):
         sys.argv = [script.name, *script.arguments]
         if not sys.flags.safe_path:
             folder = Path.cwd() if script.is_module else Path(script.name).resolve().parent
@@ -80,14 +84,21 @@ def run_script(rank: int, argument: tuple[Surroundings, Script]) -> None:
             else:
                 runpy.run_path(script.name, run_name="__main__")
         except SystemExit as exit_:
-            _exit_as(rank, exit_.code)
+            _exit_as(_number(rank), exit_.code)
+        except (CollectiveAborted, Dismissed):
+            raise  # the launcher's own word
         except BaseException as error:
-            if isinstance(error, DmlfError) and is_echo(rank, error):
+            number = _number(rank)
+            if isinstance(error, DmlfError) and is_echo(number, error):
                 raise  # another rank knows more
             text = "".join(
                 traceback.format_exception(type(error), error, _own(error.__traceback__))
             )
-            raise RemoteError(rank, f"{type(error).__name__}: {error}", text) from None
+            raise RemoteError(number, f"{type(error).__name__}: {error}", text) from None
+
+
+def _number(rank: int | Seat) -> int:
+    return rank.rank if isinstance(rank, Seat) else rank
 
 
 def _exit_as(rank: int, code: object) -> None:
@@ -108,29 +119,20 @@ def _own(frames: TracebackType | None) -> TracebackType | None:
 
 
 @contextmanager
-def _entered(surroundings: Surroundings) -> Iterator[None]:
+def _entered(surroundings: Surroundings, rank: int | Seat) -> Iterator[None]:
     """Take the place, and tell torch.distributed of it too, as torchrun would."""
     place = surroundings.place
-    rank, size = str(place.rank), str(place.world_size)
     os.environ.clear()
-    os.environ.update(
-        surroundings.environment,
-        RANK=rank,
-        LOCAL_RANK=rank,
-        GROUP_RANK="0",
-        ROLE_RANK=rank,
-        WORLD_SIZE=size,
-        LOCAL_WORLD_SIZE=size,
-        GROUP_WORLD_SIZE="1",
-        ROLE_WORLD_SIZE=size,
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(surroundings.port),
-    )
+    os.environ.update(surroundings.environment)
     limit_threads(surroundings.threads_per_rank)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(surroundings.threads_per_rank)
     write_whole_lines()
-    give(place)
+    if isinstance(rank, Seat):
+        give_seat(rank, place.timeout_s, place.algorithm, lambda: _next_place(rank, surroundings))
+    else:
+        _set_variables(place, surroundings.port)
+        give(place)
     try:
         yield
     except BaseException:
@@ -140,3 +142,34 @@ def _entered(surroundings: Surroundings) -> Iterator[None]:
         default.shutdown()
     finally:
         sys.stdout.flush()
+
+
+def _next_place(seat: Seat, surroundings: Surroundings) -> Place:
+    """The place in the generation that begins next."""
+    order = seat.next()
+    place = replace(
+        surroundings.place,
+        rank=order.rank,
+        world_size=order.world_size,
+        endpoint=order.endpoint,
+        generation=order.generation,
+        interrupt=seat.check,
+    )
+    _set_variables(place, surroundings.port)
+    return place
+
+
+def _set_variables(place: Place, port: int) -> None:
+    rank, size = str(place.rank), str(place.world_size)
+    os.environ.update(
+        RANK=rank,
+        LOCAL_RANK=rank,
+        GROUP_RANK="0",
+        ROLE_RANK=rank,
+        WORLD_SIZE=size,
+        LOCAL_WORLD_SIZE=size,
+        GROUP_WORLD_SIZE="1",
+        ROLE_WORLD_SIZE=size,
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )

@@ -50,6 +50,9 @@ class LocalMembers:
     whether SIGTERM to a member asks to be let go; else it ends it.
     """
 
+    main: Callable[..., None] = staticmethod(run_member)
+    """What runs in a process."""
+
     def __init__(
         self,
         context: ForkServerContext,
@@ -99,7 +102,7 @@ class LocalMembers:
         own, theirs = self._context.Pipe(duplex=True)
         pulse = Pulse()
         process = self._context.Process(
-            target=run_member,
+            target=self.main,
             args=(
                 action.rank,
                 action.server,

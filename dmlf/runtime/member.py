@@ -82,7 +82,7 @@ class Program(Protocol):
         """
 
 
-class _Voice:
+class Voice:
     """Says things to the launcher; from any thread, one at a time."""
 
     def __init__(self, pipe: Connection) -> None:
@@ -107,7 +107,7 @@ class _Voice:
 class Line:
     """The member's end of the pipe, for one generation."""
 
-    def __init__(self, pipe: Connection, pulse: Pulse, voice: _Voice, generation: int) -> None:
+    def __init__(self, pipe: Connection, pulse: Pulse, voice: Voice, generation: int) -> None:
         self._pipe = pipe
         self._pulse = pulse
         self._voice = voice
@@ -183,14 +183,14 @@ def run_member(
     SIGTERM asks to be let go after the step.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    voice = _Voice(pipe)
+    voice = Voice(pipe)
     if leaves:
         signal.signal(signal.SIGTERM, lambda *_: voice.leave())
     die_with_launcher()
     try:
         made: Program = load_function(program)(server, argument)
     except Exception as error:
-        voice.say(FAILED, 0, _typed(rank, error))
+        voice.say(FAILED, 0, typed(rank, error))
         receive_parcel(pipe)
         os._exit(1)
     voice.say(JOINED, 0)
@@ -214,10 +214,11 @@ def _outcome(
     except CollectiveAborted:
         return ACKNOWLEDGED, order.generation, None
     except Exception as error:
-        return FAILED, order.generation, _typed(order.rank, error)
+        return FAILED, order.generation, typed(order.rank, error)
 
 
-def _typed(rank: int, error: Exception) -> DmlfError:
+def typed(rank: int, error: Exception) -> DmlfError:
+    """The error as it can travel: dmlf's own as it is, any other as a RemoteError."""
     if isinstance(error, DmlfError):
         return error.with_traceback(None)  # its frames would keep the generation's memory alive
     text = "".join(traceback.format_exception(error))

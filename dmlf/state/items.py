@@ -22,6 +22,12 @@ class Group(Protocol):
         """Wait until every rank is here."""
 
 
+def has_state(value: Any) -> bool:
+    """Whether `state_of` can take its state."""
+    own = isinstance(value, random.Random | np.random.Generator)
+    return own or any(callable(getattr(value, name, None)) for name in ("state_dict", "get_state"))
+
+
 def state_of(name: str, item: Any) -> Any:
     """The item's state as nested values. Raises UnsupportedState where it has none."""
     if callable(getattr(item, "state_dict", None)):

@@ -11,9 +11,9 @@ import torch
 
 from dmlf.errors import ConfigError
 from dmlf.group import Group, default_group
+from dmlf.group.blobs import broadcast_bytes
 from dmlf.strict_json import parse
 from dmlf.torch.replicas import (
-    broadcast_bytes,
     confirm_same_layout,
     copy_from_rank,
     described,

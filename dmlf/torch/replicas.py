@@ -11,6 +11,7 @@ import torch
 
 from dmlf.errors import SchemaMismatch
 from dmlf.group import Group
+from dmlf.group.blobs import broadcast_bytes
 from dmlf.strict_json import parse
 
 _TEXT_BYTES = 512
@@ -77,18 +78,6 @@ def bytes_of(tensor: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.uint8]]
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     array: np.ndarray[tuple[int], np.dtype[np.uint8]] = flat.view(torch.uint8).numpy()
     return array
-
-
-def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:
-    """The `data` of rank `root`, of any length, on all ranks."""
-    length = np.array([len(data)], np.int64)
-    group.broadcast(length, root)
-    buffer = np.zeros(int(length[0]), np.uint8)
-    if group.rank == root:
-        buffer[:] = np.frombuffer(data, np.uint8)
-    if buffer.size:
-        group.broadcast(buffer, root)
-    return buffer.tobytes()
 
 
 def _first_difference(told: Manifest, own: Manifest) -> tuple[str, str] | None:

@@ -1,0 +1,119 @@
+"""Functions that recover, imported by name in the processes of ranks."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import dmlf
+from dmlf.group import default_group, place
+
+SAMPLES, BATCH, EPOCHS = 60, 12, 3
+STEPS = EPOCHS * SAMPLES // BATCH
+Faults = dict[str, int]
+"""The step of each `KIND RANK`: kill, leave, join (asked for by that rank), raise."""
+
+
+class Report(NamedTuple):
+    """used: [SAMPLES], how often each was in a step. sizes: the world size of each step."""
+
+    rank: int
+    digest: str
+    used: Any
+    sizes: list[int]
+    generation: int
+
+
+def strike(faults: Faults, step: int, once: str) -> None:
+    """Do to this process, or ask of the launcher, what is due at `step`, once.
+
+    once: a folder that remembers what was done.
+    """
+    for what, when in faults.items():
+        kind, _, rank = what.partition(" ")
+        if when != step or int(rank) != dmlf.rank():
+            continue
+        try:
+            os.close(os.open(os.path.join(once, what), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        if kind == "raise":
+            raise ValueError("of the user's own making")
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "leave":
+            os.kill(os.getpid(), signal.SIGTERM)
+        if kind == "join":
+            launcher = multiprocessing.parent_process()
+            assert launcher is not None and launcher.pid is not None
+            os.kill(launcher.pid, signal.SIGUSR1)
+        seat = place.seat()
+        assert seat is not None
+        seat.hold(60.0)  # a step is short: let the change come before the end
+        seat.check()
+
+
+def train_torch(
+    faults: Faults, once: str, reduction: str = "exact", outside: bool = False
+) -> Report:
+    """Train to the end; each sample is a backward pass of its own, so no grouping shows."""
+    import torch
+
+    torch.manual_seed(0)
+    inputs = torch.randn(SAMPLES, 6)
+    targets = torch.randint(0, 3, (SAMPLES,))
+    model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    sampler = dmlf.ElasticSampler(SAMPLES, BATCH, seed=3)
+    used = np.zeros(SAMPLES, np.int64)
+    state = dmlf.ElasticState(
+        model=model, optimizer=optimizer, sampler=sampler, epoch=0, step=0, used=used, sizes=[]
+    )
+    options: dict[str, Any] = {"reduction": reduction, "gradient_op": "sum"}
+    early = dmlf.DistributedDataParallel(model, **options) if outside else None
+
+    @dmlf.elastic
+    def train(state: dmlf.ElasticState) -> int:
+        ddp = early or dmlf.DistributedDataParallel(model, **options)
+        for state.epoch in range(state.epoch, EPOCHS):
+            sampler.set_epoch(state.epoch)
+            for ids in sampler:
+                strike(faults, state.step, once)
+                optimizer.zero_grad()
+                for number, index in enumerate(ids, 1):
+                    with nullcontext() if number == len(ids) else ddp.no_sync():
+                        loss = torch.nn.functional.cross_entropy(
+                            ddp(inputs[index : index + 1]), targets[index : index + 1]
+                        )
+                        (loss / BATCH).backward()
+                mine = np.bincount(ids, minlength=SAMPLES)
+                dmlf.all_reduce(mine)
+                optimizer.step()
+                sampler.advance()
+                state.used = state.used + mine
+                state.sizes = [*state.sizes, dmlf.world_size()]
+                state.step += 1
+                state.commit()
+        return dmlf.rank()
+
+    rank = train(state)
+    dmlf.barrier()  # the group can be used on
+    generation = default_group().member.generation
+    return Report(rank, digest_of(model, optimizer), state.used, state.sizes, generation)
+
+
+def digest_of(model: Any, optimizer: Any) -> str:
+    """SHA-256 of parameters and momentum."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    for slots in optimizer.state_dict()["state"].values():
+        for value in slots.values():
+            digest.update(np.asarray(value).tobytes())
+    return digest.hexdigest()
