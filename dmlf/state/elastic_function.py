@@ -25,6 +25,7 @@ from dmlf.errors import (
     TransportError,
 )
 from dmlf.group import default_group, init, is_initialized
+from dmlf.group.binding import bind_all, release_all
 from dmlf.group.default import abandon
 from dmlf.group.place import seat as seat_of_process
 from dmlf.runtime.outcomes import is_echo
@@ -75,6 +76,7 @@ def _until_all_are_done(seat: Seat, state: ElasticState, run: Callable[[], Resul
             settings = {"timeout_s": group.timeout_s, "algorithm": group.algorithm.name}
             seat.enter()
             source = state.synchronize(group)
+            bind_all(group)
             seat.resumed(state.commits, source)
             result = run()
         except DmlfError as error:
@@ -84,6 +86,7 @@ def _until_all_are_done(seat: Seat, state: ElasticState, run: Callable[[], Resul
         group = None  # type: ignore[assignment]  # its memory is not needed any more
         if lost is None and seat.done():
             return result
+        release_all()
         abandon()
         if lost is not None:
             if is_echo(seat.rank, lost):

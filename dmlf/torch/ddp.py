@@ -12,6 +12,7 @@ import torch
 
 from dmlf.errors import ConfigError
 from dmlf.group import Group
+from dmlf.group.binding import waits_for_group
 from dmlf.group.group import all_reduce_named
 from dmlf.torch.passes import PassWatch
 from dmlf.torch.reducer import GradientReducer, group_of_process
@@ -63,12 +64,27 @@ class DistributedDataParallel(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.module = module
-        self.group = group or group_of_process(transport)
         self.require_backward_grad_sync = True
         self._buffers_to_send = dict(module.named_buffers()) if broadcast_buffers else {}
+        self._algorithm = None if algorithm is None else all_reduce_named(algorithm)
+        self._options = (algorithm, reduction, gradient_op, bucket_cap_mb)
+        self._frozen: dict[str, torch.Tensor] = {}
+        self._synchronizes = False  # whether the backward pass under way ends with a sum
+        self._follows = True  # whether the pass of the last forward is one that synchronises
+        self._bound: GradientReducer | None = None
+        self._watch = PassWatch(self._end_backward)
+        if group is not None or not waits_for_group(self):
+            self.bind(group or group_of_process(transport))
+        self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
+
+    def bind(self, group: Group) -> None:
+        """Synchronise with the ranks of `group` from now on; `dmlf.elastic` calls it."""
+        self.release()
+        self.group = group
+        module, (algorithm, reduction, gradient_op, bucket_cap_mb) = self.module, self._options
         tensors = _tensors_of(module)
         confirm_same_layout(
-            self.group,
+            group,
             [
                 ("options", f"{algorithm}, {reduction}, {gradient_op}, {bucket_cap_mb} MiB"),
                 *(
@@ -82,26 +98,37 @@ class DistributedDataParallel(torch.nn.Module):
         if not trained:
             raise ConfigError("module", type(module).__name__, "a parameter that requires_grad")
         self._frozen = {name: p for name, p in module.named_parameters() if name not in trained}
-        self._reducer = GradientReducer(
-            self.group,
+        self._bound = GradientReducer(
+            group,
             trained,
             name="DistributedDataParallel",
             reduction=reduction,
             gradient_op=gradient_op,
             bucket_cap_mb=bucket_cap_mb,
-            algorithm=None if algorithm is None else all_reduce_named(algorithm),
+            algorithm=self._algorithm,
         )
-        copy_from_rank(self.group, tensors, root=0)
+        copy_from_rank(group, tensors, root=0)
         self._watch = PassWatch(self._end_backward)
-        self._synchronizes = False  # whether the backward pass under way ends with a sum
-        self._follows = True  # whether the pass of the last forward is one that synchronises
-        self._reducer.watch(self._on_gradient)
-        self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
+        self._synchronizes, self._follows = False, True
+        self._bound.watch(self._on_gradient)
+
+    def release(self) -> None:
+        """Synchronise with nobody; `dmlf.elastic` calls it where a group is no more."""
+        if self._bound is not None:
+            self._bound.release()
+            self._bound = None
+
+    def _check_bound(self) -> GradientReducer:
+        if self._bound is None:
+            allowed = "one in the function decorated by dmlf.elastic, which has its group"
+            raise ConfigError("DistributedDataParallel", "a pass without a group", allowed)
+        return self._bound
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Run the module; the backward pass of what it returns ends with a synchronisation."""
         outputs = self.module(*inputs, **kwargs)
         if torch.is_grad_enabled():
+            self._check_bound()
             self._watch.reset()
             synchronizes = self.require_backward_grad_sync
             self._follows = synchronizes
@@ -134,7 +161,7 @@ class DistributedDataParallel(torch.nn.Module):
         ranks have the parameters and buffers of a rank that was there to the last.
         """
         yield
-        last = self._reducer.accompany_all(self._share_buffers)
+        last = self._check_bound().accompany_all(self._share_buffers)
         if last is not None:
             copy_from_rank(self.group, _tensors_of(self.module), last)
 
@@ -153,9 +180,9 @@ class DistributedDataParallel(torch.nn.Module):
             if parameter.requires_grad:
                 allowed = "False, as it was when the module was wrapped; wrap it after unfreezing"
                 raise ConfigError(f"parameter {name}: requires_grad", True, allowed)
-        self._reducer.add_pass()
+        self._check_bound().add_pass()
         if synchronizes:
-            self._reducer.reduce()
+            self._check_bound().reduce()
             self._share_buffers()
 
     def _share_buffers(self) -> None:
@@ -165,7 +192,7 @@ class DistributedDataParallel(torch.nn.Module):
         buffers = [buffer for buffer in self.module.buffers() if buffer.numel()]
         packed = np.concatenate([bytes_of(buffer) for buffer in buffers])
         own = packed.copy()
-        self.group.broadcast(packed, self._reducer.active[0])
+        self.group.broadcast(packed, self._check_bound().active[0])
         if np.array_equal(own, packed):
             return
         start = 0

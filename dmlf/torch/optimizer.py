@@ -10,6 +10,7 @@ import torch
 
 from dmlf.errors import ConfigError
 from dmlf.group import Group
+from dmlf.group.binding import waits_for_group
 from dmlf.group.group import all_reduce_named
 from dmlf.protocol import registry
 from dmlf.torch.broadcast import broadcast_optimizer_state, broadcast_parameters
@@ -56,45 +57,57 @@ class DistributedOptimizer(torch.optim.Optimizer):
         group: Group | None = None,
     ) -> None:
         self._optimizer = optimizer
-        self._group = group or group_of_process()
         if isinstance(backward_passes_per_step, bool) or backward_passes_per_step < 1:
             allowed = "a whole number, at least 1"
             raise ConfigError("backward_passes_per_step", backward_passes_per_step, allowed)
         self._passes_per_step = backward_passes_per_step
         self._named = _named_parameters(optimizer, named_parameters)
-        named_algorithm = registry().get(algorithm or self._group.algorithm.name)
+        self._options = (algorithm, reduction, op, bucket_cap_mb)
+        self._passes = 0  # since the last synchronisation
+        self._is_synchronized = False
+        self._skips = False
+        self._has_started = False
+        self._served: ServedReducer | None = None
+        self._bound: GradientReducer | None = None
+        if group is not None or not waits_for_group(self):
+            self.bind(group or group_of_process())
+
+    def bind(self, group: Group) -> None:
+        """Synchronise with the ranks of `group` from now on; `dmlf.elastic` calls it."""
+        self.release()
+        self._group = group
+        algorithm, reduction, op, bucket_cap_mb = self._options
+        named_algorithm = registry().get(algorithm or group.algorithm.name)
         served = named_algorithm is not None and named_algorithm.has_servers
-        if served and self._group.joint is None:
+        if served and group.joint is None:
             allowed = "servers: start the ranks with num_servers, or dmlf run --servers 1"
             raise ConfigError("algorithm", algorithm, allowed)
-        everyone = self._group.joint if served else None
+        everyone = group.joint if served else None
         confirm_same_layout(
-            everyone or self._group,
+            everyone or group,
             [
                 ("options", f"{algorithm}, {reduction}, {op}, {bucket_cap_mb} MiB"),
                 *((name, described(parameter)) for name, parameter in self._named.items()),
-                *_settings(optimizer),
+                *_settings(self._optimizer),
             ],
             "the optimizer to wrap",
         )
-        self._served: ServedReducer | None = None
-        self._reducer: GradientReducer
         if everyone is not None and named_algorithm is not None:
-            self._reducer = self._served = ServedReducer(
-                self._group,
+            self._bound = self._served = ServedReducer(
+                group,
                 everyone,
                 self._named,
-                optimizer,
+                self._optimizer,
                 algorithm=named_algorithm,
                 reduction=reduction,
                 gradient_op=op,
                 bucket_cap_mb=bucket_cap_mb,
             )
-            if self._group.is_server:
+            if group.is_server:
                 self._served.serve()
         else:
-            self._reducer = GradientReducer(
-                self._group,
+            self._bound = GradientReducer(
+                group,
                 self._named,
                 name="DistributedOptimizer",
                 reduction=reduction,
@@ -102,11 +115,20 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 bucket_cap_mb=bucket_cap_mb,
                 algorithm=None if algorithm is None else all_reduce_named(algorithm),
             )
-        self._passes = 0  # since the last synchronisation
-        self._is_synchronized = False
-        self._skips = False
-        self._has_started = False
-        self._reducer.watch(PassWatch(self._end_pass).begin)
+        self._bound.watch(PassWatch(self._end_pass).begin)
+
+    def release(self) -> None:
+        """Synchronise with nobody; `dmlf.elastic` calls it where a group is no more."""
+        self._passes, self._is_synchronized, self._has_started = 0, False, False
+        if self._bound is not None:
+            self._bound.release()
+            self._bound = None
+
+    def _check_bound(self) -> GradientReducer:
+        if self._bound is None:
+            allowed = "one in the function decorated by dmlf.elastic, which has its group"
+            raise ConfigError("DistributedOptimizer", "a step without a group", allowed)
+        return self._bound
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_optimizer"], name)
@@ -129,7 +151,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear all gradients, with what is kept of passes since the last step."""
-        self._reducer.forget_terms()
+        if self._bound is not None:
+            self._bound.forget_terms()
         self._passes = 0
         self._is_synchronized = False
         self._optimizer.zero_grad(set_to_none)
@@ -166,7 +189,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def _bring_together(self) -> None:
         self._start()
         self._passes = 0
-        self._reducer.reduce()
+        self._check_bound().reduce()
         self._is_synchronized = True
 
     @contextmanager
@@ -187,7 +210,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """
         yield
         self._start()
-        last = self._reducer.accompany_all()
+        last = self._check_bound().accompany_all()
         if last is not None:
             broadcast_parameters(self._named, last, group=self._group)
             if self._served is None:
@@ -208,7 +231,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         if self._passes > self._passes_per_step:
             allowed = f"{self._passes} or more, or a step() between the backward passes"
             raise ConfigError("backward_passes_per_step", self._passes_per_step, allowed)
-        self._reducer.add_pass()
+        self._check_bound().add_pass()
 
 
 def _named_parameters(

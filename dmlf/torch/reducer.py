@@ -57,6 +57,7 @@ class GradientReducer:
         )
         self._numbers = np.cumsum([0, *(len(bucket.parameters) for bucket in self._buckets)])
         self._text = f"{name} step ({len(named)} gradients, {reduction}, {gradient_op})"
+        self._hooks: list[Any] = []
         self._learned: bytes | None = None
         self._local_terms = 0
         self._num_terms = 0
@@ -73,7 +74,14 @@ class GradientReducer:
                     if not self.exact:
                         bucket.move_in(index)
 
-                parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+                handle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+                self._hooks.append(handle)
+
+    def release(self) -> None:
+        """Leave parameters and gradients alone from now on; their memory was the group's."""
+        while self._hooks:
+            self._hooks.pop().remove()
+        self.clear()
 
     def add_pass(self) -> None:
         """Take note of the end of a backward pass; in `exact` its gradients become a term."""

@@ -51,8 +51,8 @@ def strike(faults: Faults, step: int, once: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         if kind == "join":
             launcher = multiprocessing.parent_process()
-            assert launcher is not None and launcher.pid is not None
-            os.kill(launcher.pid, signal.SIGUSR1)
+            assert launcher is not None
+            os.kill(launcher.pid or 0, signal.SIGUSR1)
         seat = place.seat()
         assert seat is not None
         seat.hold(60.0)  # a step is short: let the change come before the end
@@ -81,7 +81,7 @@ def train_torch(
     @dmlf.elastic
     def train(state: dmlf.ElasticState) -> int:
         ddp = early or dmlf.DistributedDataParallel(model, **options)
-        for state.epoch in range(state.epoch, EPOCHS):
+        for state.epoch in range(state.epoch, EPOCHS):  # noqa: B020
             sampler.set_epoch(state.epoch)
             for ids in sampler:
                 strike(faults, state.step, once)
