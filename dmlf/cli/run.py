@@ -6,9 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from dmlf.cli.training import ELASTIC_RESTARTS
 from dmlf.errors import ScriptExited
-from dmlf.group.launching import launch_script
+from dmlf.group.launching import ELASTIC_RESTARTS, launch_script
 from dmlf.group.ranks import Script
 from dmlf.protocol import registry
 from dmlf.transport import TRANSPORTS
@@ -99,10 +98,6 @@ def _run(parsed: argparse.Namespace) -> int:
     words = parsed.module if parsed.module is not None else parsed.script
     if not words:
         parsed.parser.error("no script: name a Python file, or a module after -m")
-    restarts = parsed.max_restarts
-    if restarts is None:
-        fixed = parsed.min_workers is None and parsed.max_workers is None
-        restarts = 0 if fixed else ELASTIC_RESTARTS
     try:
         launch_script(
             Script(words[0], tuple(words[1:]), is_module=parsed.module is not None),
@@ -112,7 +107,7 @@ def _run(parsed: argparse.Namespace) -> int:
             timeout_s=parsed.timeout_s,
             threads_per_rank=parsed.threads_per_rank,
             num_servers=parsed.servers,
-            max_restarts=restarts,
+            max_restarts=parsed.max_restarts,
             min_workers=parsed.min_workers,
             max_workers=parsed.max_workers,
         )

@@ -25,6 +25,8 @@ from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.transport import TRANSPORTS, Endpoint
 
 Result = TypeVar("Result")
+ELASTIC_RESTARTS = 3
+"""How many failures are mended where the world size may change, unless told otherwise."""
 _UNGUARDED = 119
 """How a rank's process ends that, instead of waiting for its work, would start ranks itself."""
 
@@ -40,7 +42,7 @@ def launch(
     timeout_s: float = 300.0,
     threads_per_rank: int = 1,
     num_servers: int = 0,
-    max_restarts: int = 0,
+    max_restarts: int | None = None,
     min_workers: int | None = None,
     max_workers: int | None = None,
 ) -> list[Result]:
@@ -53,8 +55,9 @@ def launch(
     `dmlf.DistributedOptimizer`; they return nothing.
     max_restarts: how many failures of ranks may be mended, in functions decorated by
     `dmlf.elastic`. min_workers, max_workers: between which numbers the world size may change there;
-    None: it stays. With any of these a rank gets its number when it calls `dmlf.init()` or the
-    decorated function; the results are those of the last ranks; see docs/library-elastic.md.
+    by default it stays, and max_restarts is 3 where it does not, and else 0. With any of these a
+    rank gets its number when it calls `dmlf.init()` or the decorated function, and the results are
+    those of the last ranks; see docs/library-elastic.md.
     Ranks see this process's environment, and RANK, WORLD_SIZE and the others that torchrun sets.
     The first failure ends all ranks: dmlf's own errors are raised as they are, any other as a
     RemoteError with its rank's traceback. When this returns or raises, every rank has ended.
@@ -92,7 +95,7 @@ def launch_script(
     timeout_s: float = 300.0,
     threads_per_rank: int = 1,
     num_servers: int = 0,
-    max_restarts: int = 0,
+    max_restarts: int | None = None,
     min_workers: int | None = None,
     max_workers: int | None = None,
 ) -> None:
@@ -122,16 +125,18 @@ def launch_script(
 
 
 def _restarts(
-    max_restarts: int, min_workers: int | None, max_workers: int | None
+    max_restarts: int | None, min_workers: int | None, max_workers: int | None
 ) -> RestartPolicy | None:
     """How ranks are replaced; None where the first failure ends them all."""
     for key, number in (("min_workers", min_workers), ("max_workers", max_workers)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
             raise ConfigError(key, number, "a whole number, or None")
-    if isinstance(max_restarts, bool) or not isinstance(max_restarts, int):
-        raise ConfigError("max_restarts", max_restarts, "a whole number, at least 0")
-    policy = RestartPolicy(max_restarts, min_workers=min_workers, max_workers=max_workers)
-    return policy if max_restarts or policy.elastic else None
+    changes = min_workers is not None or max_workers is not None
+    times = max_restarts if max_restarts is not None else ELASTIC_RESTARTS if changes else 0
+    if isinstance(times, bool) or not isinstance(times, int):
+        raise ConfigError("max_restarts", times, "a whole number, at least 0")
+    policy = RestartPolicy(times, min_workers=min_workers, max_workers=max_workers)
+    return policy if times or changes else None
 
 
 def _start(

@@ -59,6 +59,7 @@ def elastic(
                 "state", type(state).__name__, "a dmlf.ElasticState, as first argument"
             )
         seat = seat_of_process()
+        state.begin()
         if seat is None or seat.is_inside or seat.is_finished:
             state.synchronize(default_group() if is_initialized() else init())
             return fn(state, *args, **kwargs)

@@ -119,6 +119,11 @@ class ElasticState:
             own.stepped(self.commits)
             own.check()
 
+    def begin(self) -> None:
+        """A function begins: from the state as it is, also where another one has committed."""
+        if self._kept is not None:
+            self._keep(self.commits + 1)
+
     def synchronize(self, group: Group) -> str:
         """Bring all ranks to the newest commit that any holds, and say whose it was.
 
@@ -135,7 +140,7 @@ class ElasticState:
         root = numbers.index(newest)
         source = f"the memory of rank {root}"
         if newest < 0:
-            told = self._begin() if group.rank == 0 else ""
+            told = self._first() if group.rank == 0 else ""
             source = broadcast_bytes(group, told.encode()).decode()
             differing = list(range(1, group.world_size))
         else:
@@ -156,7 +161,7 @@ class ElasticState:
                 item.reset(group.rank, group.world_size)
         return source
 
-    def _begin(self) -> str:
+    def _first(self) -> str:
         """On rank 0: from the newest checkpoint, or as it is."""
         number, source = 0, "the start"
         if self._folder is not None:

@@ -117,3 +117,63 @@ def digest_of(model: Any, optimizer: Any) -> str:
         for value in slots.values():
             digest.update(np.asarray(value).tobytes())
     return digest.hexdigest()
+
+
+def count(faults: Faults, once: str, steps: int = 6, folder: str | None = None) -> list[int]:
+    """Without torch: [steps done, steps done by this process, world size at the end]."""
+    state = dmlf.ElasticState(total=np.zeros(3, np.float32), step=0, folder=folder, save_every=2)
+    own = [0]
+
+    @dmlf.elastic
+    def run(state: dmlf.ElasticState, until: int) -> None:
+        while state.step < until:
+            strike(faults, state.step, once)
+            one = np.full(3, 1 / dmlf.world_size(), np.float32)
+            dmlf.all_reduce(one)
+            state.total += one
+            state.step += 1
+            own[0] += 1
+            state.commit()
+
+    run(state, steps)
+    np.testing.assert_allclose(state.total, steps, rtol=1e-5)
+    return [state.step, own[0], dmlf.world_size()]
+
+
+def lost_outside(where: str, once: str) -> list[int]:
+    """Rank 1 dies, once, while all are outside of the function."""
+    group = dmlf.init()
+    if where != "after":
+        _die_once(group.rank, once)
+    if where == "in a call before":
+        dmlf.barrier()
+    found = count({}, once)
+    if where == "after":
+        _die_once(dmlf.rank(), once)
+        dmlf.barrier()
+    return found
+
+
+def _die_once(rank: int, once: str) -> None:
+    mark = os.path.join(once, "died")
+    if rank == 1 and not os.path.exists(mark):
+        os.close(os.open(mark, os.O_CREAT))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def only_on_rank_1(once: str) -> list[int]:
+    """What is committed differs between ranks, until one is lost."""
+    state = dmlf.ElasticState(mine=-1, step=0)
+
+    @dmlf.elastic
+    def run(state: dmlf.ElasticState) -> None:
+        while state.step < 4:
+            strike({"kill 2": 2}, state.step, once)
+            dmlf.barrier()
+            if not state.step:
+                state.mine = dmlf.rank()
+            state.step += 1
+            state.commit()
+
+    run(state)
+    return [int(state.mine), int(state.commits)]
