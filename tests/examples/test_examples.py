@@ -89,3 +89,25 @@ def test_the_network_on_images_has_the_same_bits_on_any_number_of_ranks() -> Non
 def test_the_language_model_learns_on_two_ranks() -> None:
     losses = [float(loss) for loss in re.findall(r"loss (\S+)", launched(2, "transformer_lm.py"))]
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_killed_rank_changes_no_bit_of_the_elastic_example(tmp_path: Path) -> None:
+    alone = run(str(EXAMPLES / "elastic.py"), str(tmp_path / "a.pt"))
+    script = tmp_path / "killed.py"
+    source = (EXAMPLES / "elastic.py").read_text(encoding="utf-8")
+    mark = tmp_path / "mark"
+    dies = (
+        "            if state.commits == 9 and dmlf.rank() == 1 and not mark.exists():\n"
+        "                mark.touch()\n"
+        "                os.kill(os.getpid(), 9)\n"
+    )
+    head = "            optimizer.zero_grad()\n"
+    assert source.count(head) == 1
+    top = f"import os\nimport pathlib\nmark = pathlib.Path({str(mark)!r})\n"
+    script.write_text(top + source.replace(head, dies + head))
+    words = ["-m", "dmlf", "run", "--nproc", "3", "--min-workers", "2", str(script)]
+    killed = run(*words, str(tmp_path / "b.pt"))
+    assert mark.exists()
+    assert alone.splitlines()[0] == "40 steps, world sizes [1]"
+    assert killed.splitlines()[1] == alone.splitlines()[1]
+    assert largest_difference(tmp_path / "a.pt", tmp_path / "b.pt") == 0.0

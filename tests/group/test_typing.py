@@ -32,6 +32,20 @@ def work(scale: float) -> list[float]:
         return [float(gathered.sum()), size]
 
 
+state = dmlf.ElasticState(epoch=0, folder="out", save_every=10)
+
+
+@dmlf.elastic
+def train(state: dmlf.ElasticState, rate: float) -> int:
+    for epoch in range(state.epoch, 3):
+        state.epoch = epoch
+        state.commit()
+    return state.commits
+
+
+done: int = train(state, 0.1)
+
+
 def main() -> None:
     try:
         results: list[list[float]] = dmlf.launch(work, 2, (1.5,), timeout_s=60)
@@ -47,6 +61,8 @@ WRONG = {
     'dmlf.init(timeout="5")': "call-arg",
     "dmlf.all_reduce(np.zeros(3), op=1)": "arg-type",
     "text: str = dmlf.rank()": "assignment",
+    "text = train(state, 'fast')": "arg-type",
+    "dmlf.launch(work, 2, (1.5,), min_workers='1')": "arg-type",
     "dmlf.no_such_name()": "attr-defined",
 }
 
@@ -67,5 +83,6 @@ def check(source: str, folder: Path) -> str:
 def test_a_right_script_passes_and_mistakes_are_found(tmp_path: Path) -> None:
     assert check(SCRIPT, tmp_path) == "Success: no issues found in 1 source file\n"
     found = check("\n".join([SCRIPT, *WRONG]), tmp_path).splitlines()[:-1]
+    assert len([line for line in found if "error:" in line]) == len(WRONG)
     for code in WRONG.values():
         assert any(f"[{code}]" in line for line in found), (code, found)
