@@ -61,7 +61,7 @@ WRONG = {
     'dmlf.init(timeout="5")': "call-arg",
     "dmlf.all_reduce(np.zeros(3), op=1)": "arg-type",
     "text: str = dmlf.rank()": "assignment",
-    "text = train(state, 'fast')": "arg-type",
+    "train(state, 'fast')": "arg-type",
     "dmlf.launch(work, 2, (1.5,), min_workers='1')": "arg-type",
     "dmlf.no_such_name()": "attr-defined",
 }

@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import sys
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from dmlf.group import default_group, place
 SAMPLES, BATCH, EPOCHS = 60, 12, 3
 STEPS = EPOCHS * SAMPLES // BATCH
 Faults = dict[str, int]
-"""The step of each `KIND RANK`: kill, leave, join (asked for by that rank), raise."""
+"""The step of each `KIND RANK`: kill, stop, leave, join (asked for by that rank), raise."""
 
 
 class Report(NamedTuple):
@@ -47,6 +48,8 @@ def strike(faults: Faults, step: int, once: str) -> None:
             raise ValueError("of the user's own making")
         if kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if kind == "leave":
             os.kill(os.getpid(), signal.SIGTERM)
         if kind == "join":
@@ -177,3 +180,7 @@ def only_on_rank_1(once: str) -> list[int]:
 
     run(state)
     return [int(state.mine), int(state.commits)]
+
+
+if __name__ == "__main__":  # under torchrun
+    print(count({"kill 1": 5}, sys.argv[1], folder=os.path.join(sys.argv[1], "c")))

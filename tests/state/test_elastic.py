@@ -75,6 +75,23 @@ def test_the_survivors_go_on_from_their_memory(tmp_path: Path, transport: str) -
     assert sorted(own for _, own, _ in found) == [3, 6, 6]  # no step was done again
 
 
+def test_who_hangs_is_replaced(tmp_path: Path) -> None:
+    arguments = ({"stop 0": 3}, str(tmp_path))
+    found = dmlf.launch(programs.count, 2, arguments, timeout_s=2, max_restarts=1)
+    assert sorted(own for _, own, _ in found) == [3, 6]
+
+
+def test_under_torchrun_all_begin_anew_from_the_folder(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = ["--max-restarts=1", "-m", programs.__name__, str(tmp_path)]
+    shown = subprocess.run(
+        [sys.executable, *words, *script], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.splitlines() == ["[6, 2, 2]"] * 2  # commit 4 was saved
+
+
 def test_a_worker_leaves_and_another_one_joins(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGUSR1)
     found = count(tmp_path, 2, {"leave 0": 2, "join 0": 4}, min_workers=1)
