@@ -73,18 +73,11 @@ def _until_all_are_done(seat: Seat, state: ElasticState, run: Callable[[], Resul
     while True:
         lost = None
         try:
-            group = default_group() if is_initialized() else init(**settings)
-            settings = {"timeout_s": group.timeout_s, "algorithm": group.algorithm.name}
-            seat.enter()
-            source = state.synchronize(group)
-            bind_all(group)
-            seat.resumed(state.commits, source)
-            result = run()
+            result = _in_one_generation(seat, state, settings, run)
         except DmlfError as error:
             lost = _lost_rank(error)
             if lost is None:
                 raise
-        group = None  # type: ignore[assignment]  # its memory is not needed any more
         if lost is None and seat.done():
             return result
         release_all()
@@ -93,6 +86,19 @@ def _until_all_are_done(seat: Seat, state: ElasticState, run: Callable[[], Resul
             if is_echo(seat.rank, lost):
                 seat.hold(HOLD_S)
             seat.stopped(lost)
+
+
+def _in_one_generation(
+    seat: Seat, state: ElasticState, settings: dict[str, Any], run: Callable[[], Result]
+) -> Result:
+    """Join it, take its state, and run. settings: of the group; those of the last one are kept."""
+    group = default_group() if is_initialized() else init(**settings)
+    settings.update(timeout_s=group.timeout_s, algorithm=group.algorithm.name)
+    seat.enter()
+    source = state.synchronize(group)
+    bind_all(group)
+    seat.resumed(state.commits, source)
+    return run()
 
 
 def _lost_rank(error: DmlfError) -> DmlfError | None:
