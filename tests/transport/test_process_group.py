@@ -84,8 +84,8 @@ def test_a_closed_peer_is_named(connect) -> None:
 
 def test_a_dtype_that_has_no_code_is_refused(connect) -> None:
     first, _ = connect(2)
-    with pytest.raises(TransportError, match="complex64"):
-        first.send(1, Message(TAG, np.zeros(2, np.complex64)))
+    with pytest.raises(TransportError, match="datetime64"):
+        first.send(1, Message(TAG, np.zeros(2, "M8[s]")))
 
 
 def test_ranks_that_never_come_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

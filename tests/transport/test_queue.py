@@ -10,7 +10,7 @@ from dmlf.errors import PeerLost
 from dmlf.runtime import process_context, run_ranks
 from dmlf.transport.queue import create_endpoints
 
-PROGRAM = "tests.transport.programs:killed_with_the_locks_of_its_queues"
+PROGRAM = "dmlf.conformance.programs:killed_with_the_locks_of_its_queues"
 
 
 def test_a_rank_killed_with_the_locks_of_its_queues() -> None:
