@@ -39,7 +39,7 @@ def test_last_words_of_a_process_are_read_when_it_is_ended() -> None:
     members = LocalMembers(process_context([], 1), f"{__name__}:Struck", None, lambda start: [None])
     members.spawn(Spawn(0, None, 0))
     try:
-        assert [said.kind for said in members.wait(TIMEOUT_S)] == [JOINED]
+        assert JOINED in [said.kind for said in members.wait(TIMEOUT_S)]  # beside its first beat
         members.start(Start(0, 1, {0: 0}, True), {}, frozenset())
         assert wait(members.sources()[:1], TIMEOUT_S)
     finally:
