@@ -55,7 +55,7 @@ def test_lost_left_and_joined_change_no_bit(tmp_path: Path, transport: str, outs
     sizes = ranks[0].sizes
     assert len(sizes) == programs.STEPS
     assert sizes[0] == 4
-    assert sizes[-1] == len(ranks)
+    assert sizes[-1] <= len(ranks)  # who has come after the last step has done none
     assert len(set(sizes)) > 1
 
 
