@@ -110,9 +110,21 @@ def require_torch() -> Any:
     return _require("torch", package="torch", extra="torch")
 
 
-def require_sklearn_datasets() -> Any:
-    """Return the module sklearn.datasets. Raises DependencyMissing."""
-    return _require("sklearn.datasets", package="scikit-learn", extra="torch")
+def require_scikit_learn_file(name: str) -> Path:
+    """Where scikit-learn installed `name`, such as `sklearn/datasets/data/digits.csv.gz`.
+
+    Nothing is imported: scikit-learn and scipy take a second in every process.
+    Raises DependencyMissing.
+    """
+    package = "scikit-learn"
+    try:
+        path = Path(str(importlib.metadata.distribution(package).locate_file(name)))
+    except importlib.metadata.PackageNotFoundError as error:
+        raise DependencyMissing(package, "is not installed", 'pip install "dmlf[torch]"') from error
+    if not path.is_file():
+        reinstall = f"pip install --force-reinstall {package}"
+        raise DependencyMissing(package, f"has no file {name}", reinstall)
+    return path
 
 
 def require_torchvision() -> Any:

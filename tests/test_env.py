@@ -41,23 +41,43 @@ def broken(tmp_path, monkeypatch):
 
 
 GUARDS = [
-    (env.require_torch, "torch", "torch"),
-    (env.require_sklearn_datasets, "sklearn", "scikit-learn"),
+    (env.require_torch, "torch", "torch", "torch"),
+    (env.require_pytest, "pytest", "pytest", "conformance"),
 ]
 
 
-@pytest.mark.parametrize(("guard", "module", "package"), GUARDS)
-def test_absent_package_is_named_with_its_command(monkeypatch, guard, module, package):
+@pytest.mark.parametrize(("guard", "module", "package", "extra"), GUARDS)
+def test_absent_package_is_named_with_its_command(monkeypatch, guard, module, package, extra):
     forget(monkeypatch, module)
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(DependencyMissing) as caught:
         guard()
     assert caught.value.package == package
     assert caught.value.reason == "is not installed"
+    assert caught.value.install == f'pip install "dmlf[{extra}]"'
+
+
+def test_an_absent_scikit_learn_is_named_with_its_command(monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(DependencyMissing) as caught:
+        env.require_scikit_learn_file("sklearn/datasets/data/digits.csv.gz")
+    assert caught.value.reason == "is not installed"
     assert caught.value.install == 'pip install "dmlf[torch]"'
 
 
-@pytest.mark.parametrize(("guard", "module", "package"), GUARDS)
+def test_a_scikit_learn_without_the_file_is_told_from_an_absent_one(monkeypatch, tmp_path):
+    (tmp_path / "scikit_learn-0.1.dist-info").mkdir()
+    (tmp_path / "scikit_learn-0.1.dist-info" / "METADATA").write_text("Name: scikit-learn\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(DependencyMissing) as caught:
+        env.require_scikit_learn_file("digits.csv.gz")
+    assert caught.value.reason == "has no file digits.csv.gz"
+    assert caught.value.install == "pip install --force-reinstall scikit-learn"
+    (tmp_path / "digits.csv.gz").touch()
+    assert env.require_scikit_learn_file("digits.csv.gz") == tmp_path / "digits.csv.gz"
+
+
+@pytest.mark.parametrize(("guard", "module", "package", "extra"), GUARDS)
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
@@ -65,7 +85,9 @@ def test_absent_package_is_named_with_its_command(monkeypatch, guard, module, pa
         ("import a_package_that_is_not_there", "No module named 'a_package_that_is_not_there'"),
     ],
 )
-def test_broken_package_is_told_from_an_absent_one(broken, guard, module, package, source, reason):
+def test_broken_package_is_told_from_an_absent_one(
+    broken, guard, module, package, extra, source, reason
+):
     broken(module, source)
     with pytest.raises(DependencyMissing) as caught:
         guard()

@@ -37,7 +37,7 @@ def _shared_memory() -> set[str]:
 @pytest.fixture(scope="session", autouse=True)
 def warm_fork_server() -> None:
     """Import torch once for all ranks of the session, where it is installed."""
-    wanted = ["torch._dynamo", "dmlf.training.torch_backend", "sklearn.datasets"]
+    wanted = ["torch", "dmlf.training.torch_backend"]
     has_torch = importlib.util.find_spec("torch") is not None
     process_context(wanted if has_torch else ["dmlf.training.worker"], threads_per_rank=1)
     forkserver.ensure_running()

@@ -26,7 +26,6 @@ def classification_task(
     input_shape: tuple[int, ...],
     num_classes: int,
     load: Callable[[], Dataset],
-    preload: tuple[str, ...] = (),
 ) -> TorchTask:
     """Return a task with `config.model` and the cross-entropy summed over samples.
 
@@ -37,7 +36,6 @@ def classification_task(
         load=load,
         build=lambda: build_model(config.model, config.hidden_sizes, input_shape, num_classes),
         loss=summed_cross_entropy,
-        preload=preload,
     )
 
 

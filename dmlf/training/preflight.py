@@ -38,11 +38,9 @@ def preflight(config: RunConfig) -> list[str]:
         return ["dmlf.training.unsynchronized", *(["torch.distributed"] if over_torch else [])]
     if importlib.util.find_spec("torch") is None:
         require_torch()
-    # Torch's optimizers import torch._dynamo when they are first made, which takes seconds.
     return [
         "dmlf.training.unsynchronized",
         "dmlf.training.torch_backend",
         "torch",
-        "torch._dynamo",
         *task.preload,
     ]

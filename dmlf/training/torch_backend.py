@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from dmlf.config import RunConfig
@@ -16,6 +15,7 @@ from dmlf.tasks.task import TorchTask
 from dmlf.training.backend import OnComplete
 from dmlf.training.interceptor import GradientInterceptor
 from dmlf.training.sampler import SampleIds
+from dmlf.training.torch_optimizer import TorchOptimizer
 
 _EVALUATION_BATCH = 1000
 
@@ -49,7 +49,7 @@ class TorchBackend:
         for name, parameter in self._named.items():
             if parameter.dtype != torch.float32:
                 raise ConfigError(f"parameter {name}", str(parameter.dtype), "torch.float32")
-        self._optimizer = _make_optimizer(torch, config, list(self._named.values()))
+        self._optimizer = TorchOptimizer(torch, config, self._named)
         self._interceptor = GradientInterceptor(self._named.items())
         self._step = 0
 
@@ -108,7 +108,7 @@ class TorchBackend:
 
     def clear_gradients(self) -> None:
         """Forget `parameter.grad` of all parameters."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.clear_gradients()
 
     def detach_interceptor(self) -> None:
         """Leave gradients where autograd puts them, for a wrapper that moves them itself."""
@@ -116,12 +116,7 @@ class TorchBackend:
 
     def optimizer_state(self) -> dict[str, npt.NDArray[Any]]:
         """Every tensor of the optimizer's state, named `parameter.key`."""
-        return {
-            f"{name}.{key}": value.numpy()
-            for name, parameter in self._named.items()
-            for key, value in self._optimizer.state.get(parameter, {}).items()
-            if isinstance(value, self._torch.Tensor)
-        }
+        return self._optimizer.state(self._named)
 
     def load_state(
         self, parameters: Mapping[str, Float32], optimizer: Mapping[str, npt.NDArray[Any]] | None
@@ -133,14 +128,8 @@ class TorchBackend:
         torch = self._torch
         for name, parameter in self._named.items():
             parameter.data.copy_(torch.from_numpy(parameters[name]))
-        if optimizer is None:
-            return
-        self._optimizer.state.clear()
-        for key, value in optimizer.items():
-            name, _, slot = key.rpartition(".")
-            # A copy in torch's own memory, with its alignment; also of what has no dimensions.
-            tensor = torch.from_numpy(np.ascontiguousarray(value)).clone()
-            self._optimizer.state[self._named[name]][slot] = tensor.reshape(value.shape)
+        if optimizer is not None:
+            self._optimizer.load_state(optimizer)
 
     def evaluate(self) -> tuple[float, float | None]:
         """Mean test loss, and accuracy where there are classes."""
@@ -156,14 +145,3 @@ class TorchBackend:
                     correct += int((outputs.argmax(dim=1) == targets).sum())
         count = len(self._test_inputs)
         return total / count, None if self._num_classes is None else correct / count
-
-
-def _make_optimizer(torch: Any, config: RunConfig, parameters: list[Any]) -> Any:
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import gzip
+import re
+
 import numpy as np
 import pytest
 
 from dmlf.config import RunConfig
-from dmlf.errors import ConfigError
-from dmlf.tasks import Dataset, describe_dataset, resolve_task
+from dmlf.errors import ConfigError, DatasetError
+from dmlf.tasks import Dataset, describe_dataset, digits, resolve_task
 from dmlf.tasks.digits import stratified_test_mask
 
 datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
@@ -59,3 +62,22 @@ def test_mask_is_not_the_first_samples_of_each_class():
 def test_unknown_option_is_refused():
     with pytest.raises(ConfigError):
         resolve_task(RunConfig(task="digits", task_options={"split": 1}))
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"no gzip", "cannot be read"),
+        (gzip.compress(b"1,2,3\n4,5\n"), "cannot be read"),
+        (gzip.compress(b"1,2\n" * 1797)[:-9], "cannot be read"),
+        (gzip.compress(b"1,2,3\n"), "shape (1, 3)"),
+        (gzip.compress((",".join(["17"] * 64) + ",1\n").encode() * 1797), "pixels outside 0 to 16"),
+    ],
+)
+def test_other_content_than_the_digits_is_refused(monkeypatch, tmp_path, content, named):
+    path = tmp_path / "digits.csv.gz"
+    path.write_bytes(content)
+    monkeypatch.setattr(digits, "require_scikit_learn_file", lambda name: path)
+    with pytest.raises(DatasetError, match=re.escape(named)) as caught:
+        digits.load_digits_dataset()
+    assert str(path) in str(caught.value)
