@@ -3,7 +3,8 @@
 Two ranks that wake one another are drawn onto one core by the scheduler, which takes the one that
 wakes as a hint of where the other should run, and then they take turns where they could run at
 once: an all-reduce of 4 MiB takes four times as long. A rank that sees its peer on its own core
-therefore asks for any other one, for a moment.
+therefore asks for any other one, for a moment. Where more is running than there are cores, another
+one would have to be shared too, and who stays loses least.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ def current_core() -> int:
     return int(_libc.sched_getcpu())
 
 
+def _running() -> int:
+    """How many threads of this machine run or wait for a core, this one among them."""
+    with open("/proc/loadavg", "rb", buffering=0) as file:
+        return int(file.read(64).split()[3].partition(b"/")[0])
+
+
 class CoreMover:
     """Moves one rank's thread; it may run on all cores again as soon as it has moved."""
 
@@ -40,7 +47,7 @@ class CoreMover:
         self._next = now + MOVE_S
         cores = os.sched_getaffinity(0)
         others = cores - {core}
-        if not others:
+        if not others or _running() > (os.cpu_count() or 1):
             return False
         os.sched_setaffinity(0, others)
         os.sched_setaffinity(0, cores)

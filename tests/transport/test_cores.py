@@ -13,7 +13,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_the_core_is_left_at_once() -> None:
+def test_the_core_is_left_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "_running", lambda: os.cpu_count())
     allowed = os.sched_getaffinity(0)
     mover = cores.CoreMover()
     here = cores.current_core()
@@ -30,6 +31,7 @@ def test_the_core_is_left_at_once() -> None:
 
 def test_it_is_left_at_most_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
+    monkeypatch.setattr(cores, "_running", lambda: 1)
     monkeypatch.setattr(cores.time, "monotonic", lambda: now[0])
     mover = cores.CoreMover()
     tried = []
@@ -43,3 +45,13 @@ def test_a_process_bound_to_one_core_stays(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: {3})
     monkeypatch.setattr(cores.os, "sched_setaffinity", lambda *_: pytest.fail("it has no other"))
     assert not cores.CoreMover().leave(3)
+
+
+def test_where_every_core_is_busy_a_rank_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "_running", lambda: (os.cpu_count() or 1) + 1)
+    monkeypatch.setattr(cores.os, "sched_setaffinity", lambda *_: pytest.fail("none is idle"))
+    assert not cores.CoreMover().leave(cores.current_core())
+
+
+def test_this_thread_is_counted_among_those_that_run() -> None:
+    assert cores._running() >= 1
