@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 from dmlf.errors import ScriptExited
-from dmlf.group.launching import ELASTIC_RESTARTS, launch_script
+from dmlf.group.launch_options import ELASTIC_RESTARTS, LaunchOptions
+from dmlf.group.launching import launch_script
 from dmlf.group.ranks import Script
 from dmlf.protocol import registry
 from dmlf.transport import TRANSPORTS
@@ -99,9 +100,8 @@ def _run(parsed: argparse.Namespace) -> int:
     if not words:
         parsed.parser.error("no script: name a Python file, or a module after -m")
     try:
-        launch_script(
-            Script(words[0], tuple(words[1:]), is_module=parsed.module is not None),
-            parsed.nproc,
+        options = LaunchOptions(
+            world_size=parsed.nproc,
             transport=parsed.transport,
             algorithm=parsed.algorithm,
             timeout_s=parsed.timeout_s,
@@ -111,6 +111,8 @@ def _run(parsed: argparse.Namespace) -> int:
             min_workers=parsed.min_workers,
             max_workers=parsed.max_workers,
         )
+        script = Script(words[0], tuple(words[1:]), is_module=parsed.module is not None)
+        launch_script(script, options)
     except ScriptExited as exited:
         print(f"dmlf: {exited}", file=sys.stderr)
         return exited.code

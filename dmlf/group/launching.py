@@ -9,24 +9,22 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dmlf.errors import ConfigError, PeerLost, RestartBudgetExceeded
-from dmlf.group.group import all_reduce_named, check_timeout
 from dmlf.group.imports import worth_preloading
+from dmlf.group.launch_options import LaunchOptions
 from dmlf.group.place import Place, is_given
 from dmlf.group.ranks import Script, Surroundings
 from dmlf.group.recovering import run_recovering
 from dmlf.runtime import process_context, run_ranks
 from dmlf.runtime.events import Start
 from dmlf.runtime.launch import death
-from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.transport import TRANSPORTS, Endpoint
 
 Result = TypeVar("Result")
-ELASTIC_RESTARTS = 3
-"""How many failures are mended where the world size may change, unless told otherwise."""
 _UNGUARDED = 119
 """How a rank's process ends that, instead of waiting for its work, would start ranks itself."""
 
@@ -67,144 +65,90 @@ def launch(
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(_UNGUARDED)  # this is a rank that imports the main script, and found no guard
     pickled = _pickled(fn, tuple(args), dict(kwargs or {}))
-    preload = ["torch"] if "torch" in sys.modules else []
-    work = ("dmlf.group.ranks:run_function", pickled)
-    restarts = _restarts(max_restarts, min_workers, max_workers)
-    results = _start(
-        work,
-        world_size,
-        transport,
-        algorithm,
-        timeout_s,
-        threads_per_rank,
-        preload,
-        num_servers,
-        restarts,
+    options = LaunchOptions(
+        world_size=world_size,
+        transport=transport,
+        algorithm=algorithm,
+        timeout_s=timeout_s,
+        threads_per_rank=threads_per_rank,
+        num_servers=num_servers,
+        max_restarts=max_restarts,
+        min_workers=min_workers,
+        max_workers=max_workers,
     )
+    preload = ["torch"] if "torch" in sys.modules else []
+    results = _run("dmlf.group.ranks:run_function", pickled, options, preload)
     if num_servers:
         results = results[:world_size]
     return [_unpickled(fn, result) for result in results]
 
 
-def launch_script(
-    script: Script,
-    world_size: int,
-    *,
-    transport: str = "shm",
-    algorithm: str = "ring",
-    timeout_s: float = 300.0,
-    threads_per_rank: int = 1,
-    num_servers: int = 0,
-    max_restarts: int | None = None,
-    min_workers: int | None = None,
-    max_workers: int | None = None,
-) -> None:
-    """Run `script` in `world_size` processes, each as `python script` would, and in the servers.
+def launch_script(script: Script, options: LaunchOptions) -> None:
+    """Run `script` in every rank's process, as `python script` would, and in the servers'.
 
     Raises as `launch` does, ScriptExited, ConfigError without the file.
     """
-    all_reduce_named(algorithm)
     path = Path(script.name)
     if not script.is_module and not path.is_file():
         raise ConfigError("script", script.name, "a Python file")
     if script.is_module:
         path = Path(*script.name.split(".")).with_suffix(".py")
-    preload = worth_preloading(path)
-    work = ("dmlf.group.ranks:run_script", script)
-    restarts = _restarts(max_restarts, min_workers, max_workers)
-    _start(
-        work,
-        world_size,
-        transport,
-        algorithm,
-        timeout_s,
-        threads_per_rank,
-        preload,
-        num_servers,
-        restarts,
-    )
+    _run("dmlf.group.ranks:run_script", script, options, worth_preloading(path))
 
 
-def _restarts(
-    max_restarts: int | None, min_workers: int | None, max_workers: int | None
-) -> RestartPolicy | None:
-    """How ranks are replaced; None where the first failure ends them all."""
-    for key, number in (("min_workers", min_workers), ("max_workers", max_workers)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
-            raise ConfigError(key, number, "a whole number, or None")
-    changes = min_workers is not None or max_workers is not None
-    times = max_restarts if max_restarts is not None else ELASTIC_RESTARTS if changes else 0
-    if isinstance(times, bool) or not isinstance(times, int):
-        raise ConfigError("max_restarts", times, "a whole number, at least 0")
-    policy = RestartPolicy(times, min_workers=min_workers, max_workers=max_workers)
-    return policy if times or changes else None
-
-
-def _start(
-    work: tuple[str, Any],
-    world_size: int,
-    transport: str,
-    algorithm: str,
-    timeout_s: float,
-    threads_per_rank: int,
-    preload: Sequence[str],
-    num_servers: int,
-    restarts: RestartPolicy | None,
-) -> list[Any]:
-    for key, number in (("world_size", world_size), ("threads_per_rank", threads_per_rank)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ConfigError(key, number, "a whole number, at least 1")
-    if isinstance(num_servers, bool) or not isinstance(num_servers, int) or num_servers < 0:
-        raise ConfigError("num_servers", num_servers, "a whole number, at least 0")
-    if transport not in TRANSPORTS:
-        raise ConfigError("transport", transport, ", ".join(TRANSPORTS))
-    check_timeout(timeout_s)
-    all_reduce_named(algorithm)
+def _run(program: str, task: Any, options: LaunchOptions, preload: Sequence[str]) -> list[Any]:
+    """Run `program` on `task` in all processes; return the results of ranks, then of servers."""
     if is_given() or multiprocessing.current_process().daemon:
         raise ConfigError("dmlf.launch", "a call within a rank", "one by what starts all ranks")
-    if restarts is not None:
-        if num_servers:
-            allowed = "0 where ranks are replaced: servers hold state that would be lost"
-            raise ConfigError("num_servers", num_servers, allowed)
-        if transport == "process_group":
-            allowed = "queue, shm or tcp where ranks are replaced"
-            raise ConfigError("transport", transport, allowed)
-    program, task = work
-    with _own_environment() as environment, _reserved_port() as port:
-        context = process_context(["dmlf.group.ranks", *preload], threads_per_rank)
-        if restarts is not None:
-            pattern = Place(0, world_size, None, transport, timeout_s, algorithm)
-            argument = (Surroundings(pattern, port, threads_per_rank, environment), task)
+    with _own_environment() as environment, _reserved_port() as port, _guarded():
+        context = process_context(["dmlf.group.ranks", *preload], options.threads_per_rank)
 
-            def make_endpoints(start: Start) -> Sequence[Endpoint | None]:
-                alone = start.world_size == 1
-                return [None] if alone else TRANSPORTS[transport](context, start.world_size)
+        def argument(place: Place) -> tuple[Surroundings, Any]:
+            return Surroundings(place, port, options.threads_per_rank, environment), task
 
-            with _guarded():
-                return run_recovering(
-                    context, program, argument, make_endpoints, world_size, restarts, timeout_s
-                )
-        endpoints: list[Any] = [None] * (world_size + num_servers)
-        joint: Sequence[Any] = endpoints
-        if world_size > 1:
-            endpoints[:world_size] = TRANSPORTS[transport](context, world_size)
-        if num_servers:
-            joint = TRANSPORTS[transport](context, world_size + num_servers)
-        arguments = []
-        for rank, endpoint in enumerate(endpoints):
-            place = Place(
-                rank,
-                world_size,
-                endpoint,
-                transport,
-                timeout_s,
-                algorithm,
-                num_servers=num_servers,
-                joint=joint[rank] if num_servers else None,
-            )
-            arguments.append((Surroundings(place, port, threads_per_rank, environment), task))
-        with _guarded():
-            return run_ranks(context, program, arguments)
+        if options.restarts is None:
+            return run_ranks(context, program, list(map(argument, _places(context, options))))
+        pattern = Place(
+            0, options.world_size, None, options.transport, options.timeout_s, options.algorithm
+        )
+
+        def make_endpoints(start: Start) -> Sequence[Endpoint | None]:
+            alone = start.world_size == 1
+            return [None] if alone else TRANSPORTS[options.transport](context, start.world_size)
+
+        return run_recovering(
+            context,
+            program,
+            argument(pattern),
+            make_endpoints,
+            options.world_size,
+            options.restarts,
+            options.timeout_s,
+        )
+
+
+def _places(context: BaseContext, options: LaunchOptions) -> list[Place]:
+    """Where ranks, and servers after them, stand that no failure replaces."""
+    ranks, processes = options.world_size, options.world_size + options.num_servers
+    endpoints: list[Endpoint | None] = [None] * processes
+    joint: Sequence[Endpoint | None] = endpoints
+    if ranks > 1:
+        endpoints[:ranks] = TRANSPORTS[options.transport](context, ranks)
+    if options.num_servers:
+        joint = TRANSPORTS[options.transport](context, processes)
+    return [
+        Place(
+            rank,
+            ranks,
+            endpoints[rank],
+            options.transport,
+            options.timeout_s,
+            options.algorithm,
+            num_servers=options.num_servers,
+            joint=joint[rank] if options.num_servers else None,
+        )
+        for rank in range(processes)
+    ]
 
 
 @contextmanager

@@ -1,34 +1,12 @@
-"""What a group of processes may be, and what has become of it: plain records."""
+"""What has become of a group of processes: its failures and its generations, as they come about."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dmlf.errors import DmlfError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a group may be, and how long things may take.
-
-    workers: to begin with. spawns: members are processes that are spawned; else they come by
-    themselves. grace_s: how long members may take to stop. join_s: to join, and how long too few
-    are waited with. stall_s: how long one may go without progress. backoff_s: how long to wait
-    after a second failure in a row; doubled after each further one. settle_s: how long a worker
-    that has come waits for others that are coming, so that the group is begun anew once for all.
-    """
-
-    workers: int
-    servers: int = 0
-    min_workers: int
-    max_workers: int
-    max_restarts: int = 0
-    spawns: bool = True
-    grace_s: float = 10.0
-    join_s: float = 120.0
-    stall_s: float = 60.0
-    backoff_s: float = 0.25
-    settle_s: float = 5.0
+from dmlf.runtime.outcomes import is_echo
 
 
 @dataclass(slots=True)
@@ -70,3 +48,82 @@ class Generation:
     resumed_s: float | None = None
     step: int | None = None
     source: str | None = None
+
+
+class History:
+    """The record that is kept of a group.
+
+    open: the failure for which the group is being begun anew; None for a change of its members.
+    failures_in_a_row: without a step between them. resumed_step: how many steps were done when the
+    generation that runs began to train; None before.
+    """
+
+    def __init__(self) -> None:
+        self.incidents: list[Incident] = []
+        self.generations: list[Generation] = []
+        self.open: Incident | None = None
+        self.failures_in_a_row = 0
+        self.resumed_step: int | None = None
+        self._ended_s: float | None = None
+        self._left: list[int] = []  # members, since the last start
+        self._lost: list[int] = []
+
+    def failed(self, generation: int, rank: int, error: DmlfError, now: float) -> Incident:
+        """Open an incident, or learn more of the one that is open."""
+        incident = self.open
+        if incident is None:
+            incident = self.open = Incident(generation, rank, error, now)
+            self.incidents.append(incident)
+            self.failures_in_a_row += 1
+        elif is_echo(incident.rank, incident.cause) and not is_echo(rank, error):
+            incident.cause, incident.rank = error, rank
+        return incident
+
+    def lost(self, member: int) -> None:
+        """A member of the last generation is gone."""
+        self._lost.append(member)
+
+    def left(self, member: int) -> None:
+        """A member of the last generation has left."""
+        self._left.append(member)
+
+    def ended(self, now: float) -> None:
+        """The generation is being stopped."""
+        self._ended_s = now
+
+    def stopped(self, now: float) -> None:
+        """Everybody in it has stopped or is gone."""
+        self.resumed_step = None
+        if self.open is not None:
+            self.open.stopped_s = now
+
+    def replaced(self, ranks: Iterable[int]) -> None:
+        """Newcomers take the places of these ranks."""
+        taken = set(ranks)
+        for incident in self.incidents:
+            if incident.resumed_s is None:
+                incident.replaced = [rank for rank in incident.lost if rank in taken]
+
+    def started(self, number: int, workers: Sequence[int], joined: Sequence[int]) -> None:
+        """The generation `number` begins, with these members."""
+        left, lost = tuple(self._left), tuple(self._lost)
+        self.generations.append(
+            Generation(number, tuple(workers), tuple(joined), left, lost, self._ended_s)
+        )
+        self._left, self._lost = [], []
+
+    def resumed(self, step: int, source: str, now: float) -> None:
+        """The last generation trains, after `step` steps; only the first word of it counts."""
+        if self.resumed_step is not None:
+            return
+        self.resumed_step = step
+        generation = self.generations[-1]
+        generation.resumed_s, generation.step, generation.source = now, step, source
+        for incident in self.incidents:
+            if incident.resumed_s is None:
+                incident.resumed_s, incident.step, incident.source = now, step, source
+
+    def progressed(self, step: int) -> None:
+        """`step` steps are done."""
+        if self.resumed_step is not None and step > self.resumed_step:
+            self.failures_in_a_row = 0

@@ -29,8 +29,7 @@ time, or die once they are killed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import Enum, auto
 
 from dmlf.errors import (
@@ -68,8 +67,10 @@ from dmlf.runtime.events import (
     Tick,
     Wanted,
 )
-from dmlf.runtime.history import Generation, Incident, Limits
+from dmlf.runtime.history import Generation, History, Incident
+from dmlf.runtime.limits import Limits
 from dmlf.runtime.outcomes import is_echo
+from dmlf.runtime.roster import Doing, Member, Roster
 
 BACKOFF_MAX_S = 30.0
 
@@ -84,31 +85,6 @@ class State(Enum):
     ENDED = auto()
 
 
-class _Doing(Enum):
-    COMING = auto()  # spawned or admitted, not joined
-    WAITING = auto()  # for a start
-    RUNNING = auto()
-    STOPPING = auto()  # told to
-    DONE = auto()
-    CONDEMNED = auto()  # killed, and not known to be gone
-
-
-@dataclass(slots=True)
-class _Member:
-    """rank: in the generation it was in last, or else the place that it is meant to take.
-
-    inside: whether it was in the last generation. due_s: when it must have done what it does.
-    """
-
-    server: int | None
-    rank: int
-    due_s: float | None
-    doing: _Doing = _Doing.COMING
-    inside: bool = False
-    leaving: bool = False
-    step: int = 0
-
-
 def is_recoverable(error: DmlfError) -> bool:
     """Whether a new generation may mend it: messages and processes, not what they compute."""
     return isinstance(error, TransportError) or (
@@ -117,30 +93,32 @@ def is_recoverable(error: DmlfError) -> bool:
 
 
 class Membership:
-    """The state machine."""
+    """The state machine, over a roster of members and a history of what has become of them."""
 
     def __init__(self, limits: Limits) -> None:
         self.state = State.FORMING
         self.generation = 0
-        self.incidents: list[Incident] = []
-        self.generations: list[Generation] = []
         self._limits = limits
-        self._next_member = 0
-        self._members: dict[int, _Member] = {}
+        self._roster = Roster(limits.workers, limits.servers)
+        self._history = History()
         self._deadline: float | None = None  # of the state; members have their own
         self._trust_memory = True
-        self._open: Incident | None = None  # why the group is being begun anew; None: a change
-        self._in_a_row = 0  # failures without a step between them
-        self._resumed_step: int | None = None  # of this generation
         self._settle_by: float | None = None  # until when a newcomer waits for others
-        self._ended_s: float | None = None
-        self._left: list[int] = []  # since the last Start
-        self._lost: list[int] = []
+
+    @property
+    def incidents(self) -> Sequence[Incident]:
+        """The failures that ended generations."""
+        return self._history.incidents
+
+    @property
+    def generations(self) -> Sequence[Generation]:
+        """All that were started."""
+        return self._history.generations
 
     @property
     def deadline(self) -> float | None:
         """When to send a Tick if nothing else happens; None: never."""
-        due = [member.due_s for member in self._members.values()]
+        due = [member.due_s for member in self._roster.all()]
         due += [self._deadline, self._settle_by]
         return min((moment for moment in due if moment is not None), default=None)
 
@@ -156,15 +134,15 @@ class Membership:
             case Arrived(number):
                 return self._arrived(number, now)
             case Wanted(workers):
-                room = max(0, self._limits.max_workers - len(self._workers()))
+                room = max(0, self._limits.max_workers - len(self._roster.workers()))
                 return [self._spawn(None, now) for _ in range(min(workers, room))]
             case Joined(number):
-                member = self._members.get(number)
-                if member is not None and member.doing is _Doing.COMING:
-                    member.doing, member.due_s = _Doing.WAITING, None
+                member = self._roster.get(number)
+                if member is not None and member.doing is Doing.COMING:
+                    member.wait()
                 return self._go_on(now)
             case Leaving(number):
-                member = self._members.get(number)
+                member = self._roster.get(number)
                 if member is not None and member.server is None:
                     member.leaving = True
                 return self._go_on(now)
@@ -179,131 +157,108 @@ class Membership:
                 return [] if member is None else self._said(member, event, now)
 
     def _said(
-        self, member: _Member, event: Acknowledged | Resumed | Progressed | Done, now: float
+        self, member: Member, event: Acknowledged | Resumed | Progressed | Done, now: float
     ) -> list[Action]:
         """What a member says that is in the generation which runs, or is being stopped."""
         match event:
             case Acknowledged():
-                member.doing, member.due_s = _Doing.WAITING, None
+                member.wait()
             case Resumed(_, _, step, source):
                 self._beat(member, step, now)
-                self._resumed(step, source, now)
+                if self.state is State.RUNNING:
+                    self._history.resumed(step, source, now)
             case Progressed(_, _, step):
                 self._beat(member, step, now)
             case Done():
                 # Told to stop as it ended: it has stopped, and is asked for its end again.
                 aborting = self.state is State.ABORTING
-                member.doing = _Doing.WAITING if aborting else _Doing.DONE
+                member.doing = Doing.WAITING if aborting else Doing.DONE
                 member.due_s = None
         return self._go_on(now)
 
-    def _current(self, number: int, generation: int) -> _Member | None:
-        member = self._members.get(number)
+    def _current(self, number: int, generation: int) -> Member | None:
+        member = self._roster.get(number)
         if member is None or generation != self.generation:
             return None
-        return member if member.doing in (_Doing.RUNNING, _Doing.STOPPING) else None
-
-    def _workers(self) -> list[_Member]:
-        return [member for member in self._members.values() if member.server is None]
-
-    def _staying(self) -> list[_Member]:
-        return [member for member in self._workers() if not member.leaving]
-
-    def _inside(self) -> list[_Member]:
-        return [member for member in self._members.values() if member.inside]
+        return member if member.doing in (Doing.RUNNING, Doing.STOPPING) else None
 
     @property
     def _enough(self) -> int:
         """How many workers a Start needs."""
         return self._limits.min_workers if self.generations else self._limits.workers
 
-    def _beat(self, member: _Member, step: int, now: float) -> None:
+    def _beat(self, member: Member, step: int, now: float) -> None:
         member.step = step
-        if member.doing is _Doing.RUNNING:
+        if member.doing is Doing.RUNNING:
             member.due_s = now + self._limits.stall_s
-        if self._resumed_step is not None and step > self._resumed_step:
-            self._in_a_row = 0
+        self._history.progressed(step)
 
     def _arrived(self, number: int, now: float) -> list[Action]:
         """Give the newcomer a place: first those without which the run cannot go on."""
-        limits, workers = self._limits, len(self._workers())
-        held = {member.server for member in self._members.values()}
-        vacant = [server for server in range(limits.servers) if server not in held]
+        limits, workers = self._limits, len(self._roster.workers())
+        vacant = self._roster.vacant_servers()
         server = vacant[0] if vacant and workers >= self._enough else None
         if server is None and workers >= limits.max_workers:
             size = limits.max_workers + limits.servers
             return [Dismiss(number, f"the run has all of its {size} workers")]
-        return [Admit(number, server, self._add(number, server, now))]
-
-    def _add(self, number: int, server: int | None, now: float) -> int:
-        taken = {member.rank for member in self._workers()}
-        rank = next(rank for rank in range(len(taken) + 1) if rank not in taken)
-        if server is not None:
-            before = len(self.generations[-1].workers) if self.generations else self._limits.workers
-            rank = before + server
-        self._next_member = max(self._next_member, number + 1)
-        self._members[number] = _Member(server, rank, now + self._limits.join_s)
-        return rank
+        member = self._roster.add(number, server, now + limits.join_s)
+        return [Admit(number, server, member.rank)]
 
     def _spawn(self, server: int | None, now: float) -> Action:
-        number = self._next_member
-        return Spawn(number, server, self._add(number, server, now))
+        number = self._roster.next_number
+        member = self._roster.add(number, server, now + self._limits.join_s)
+        return Spawn(number, server, member.rank)
 
-    def _is_spare(self, member: _Member) -> bool:
+    def _is_spare(self, member: Member) -> bool:
         """Whether the group does not need a member that has not been started."""
         if member.inside:
             return False
         if not self._limits.spawns or self.state is State.RUNNING:
             return True
-        others = [other for other in self._staying() if other is not member]
+        others = [other for other in self._roster.staying() if other is not member]
         return member.server is None and len(others) >= self._enough
 
     def _died(self, number: int, detail: str, now: float) -> list[Action]:
-        member = self._members.pop(number, None)
+        member = self._roster.remove(number)
         if member is None:
             return []
         if self._is_spare(member):
             return self._go_on(now)
         if member.inside:
-            self._lost.append(number)
-        if member.doing is _Doing.CONDEMNED:
-            if self._open is not None:
-                self._open.lost.append(member.rank)
+            self._history.lost(number)
+        if member.doing is Doing.CONDEMNED:
+            if self._history.open is not None:
+                self._history.open.lost.append(member.rank)
             return self._go_on(now)
         error = PeerLost(f"rank {member.rank}", detail)
         return self._incident(member, error, now, gone=True)
 
     def _failed(self, number: int, generation: int, error: DmlfError, now: float) -> list[Action]:
-        member = self._members.get(number)
-        if member is not None and member.doing is _Doing.COMING:
+        member = self._roster.get(number)
+        if member is not None and member.doing is Doing.COMING:
             # What it was to run cannot be made: here, if others can, or anywhere.
             if self.generations and self._is_spare(member):
-                del self._members[number]
+                self._roster.remove(number)
                 return [Dismiss(number, str(error))]
             return self._fail(error)
         member = self._current(number, generation)
         if member is None:
             return []
-        member.doing, member.due_s = _Doing.WAITING, None
-        if self.state is State.ABORTING and self._open is None and is_echo(member.rank, error):
+        member.wait()
+        is_change = self.state is State.ABORTING and self._history.open is None
+        if is_change and is_echo(member.rank, error):
             return self._go_on(now)  # another one has stopped before it
         return self._incident(member, error, now)
 
     def _incident(
-        self, member: _Member, error: DmlfError, now: float, gone: bool = False
+        self, member: Member, error: DmlfError, now: float, gone: bool = False
     ) -> list[Action]:
         """A member is gone or has failed: begin to abort, or learn more about why we do."""
         if not is_recoverable(error):
             return self._fail(error)
         if isinstance(error, ReplicaDivergence):
             self._trust_memory = False  # who of them is right is not known
-        incident = self._open
-        if incident is None:
-            incident = self._open = Incident(self.generation, member.rank, error, now)
-            self.incidents.append(incident)
-            self._in_a_row += 1
-        elif is_echo(incident.rank, incident.cause) and not is_echo(member.rank, error):
-            incident.cause, incident.rank = error, member.rank
+        incident = self._history.failed(self.generation, member.rank, error, now)
         if gone:
             incident.lost.append(member.rank)
         if self.state in (State.ABORTING, State.BACKING_OFF):
@@ -312,49 +267,50 @@ class Membership:
 
     def _stop(self, now: float) -> list[Action]:
         """Have everybody stop."""
-        self.state, self._ended_s = State.ABORTING, now
-        self._deadline = self._settle_by = None
+        self.state, self._deadline, self._settle_by = State.ABORTING, None, None
+        self._history.ended(now)
         told = []
         # For a change there is no hurry: a long step is no reason to kill whose step it is.
         grace_s = self._limits.grace_s
-        if self._open is None:
+        if self._history.open is None:
             grace_s = max(grace_s, self._limits.stall_s)
-        for number, member in self._members.items():
-            if member.doing is _Doing.RUNNING:
-                member.doing, member.due_s = _Doing.STOPPING, now + grace_s
-                told.append(number)
-            elif member.doing is _Doing.DONE:
-                member.doing = _Doing.WAITING
+        for member in self._roster.all():
+            if member.doing is Doing.RUNNING:
+                member.doing, member.due_s = Doing.STOPPING, now + grace_s
+                told.append(member.number)
+            elif member.doing is Doing.DONE:
+                member.wait()
         actions: list[Action] = [Abort(self.generation, told)] if told else []
         return actions + self._go_on(now)
 
     def _go_on(self, now: float) -> list[Action]:
         """What is due now that something has changed."""
-        inside = self._inside()
+        inside = self._roster.inside()
         match self.state:
-            case State.RUNNING if all(member.doing is _Doing.DONE for member in inside):
+            case State.RUNNING if all(member.doing is Doing.DONE for member in inside):
                 self.state, self._deadline = State.ENDED, None
                 return [Finish()]
             case State.RUNNING if self._change_is_due(inside, now):
                 return self._stop(now)
-            case State.ABORTING if all(member.doing is _Doing.WAITING for member in inside):
+            case State.ABORTING if all(member.doing is Doing.WAITING for member in inside):
                 return self._restart(now)
             case State.FORMING:
                 return self._let_go() + self._start_if(self._enough, now)
         return []
 
-    def _change_is_due(self, inside: Iterable[_Member], now: float) -> bool:
+    def _change_is_due(self, inside: Sequence[Member], now: float) -> bool:
         """Whether somebody has come or wants to leave, and the generation can be ended for it."""
-        if self._resumed_step is None or any(member.doing is _Doing.DONE for member in inside):
+        ends = any(member.doing is Doing.DONE for member in inside)
+        if ends or self._history.resumed_step is None:
             return False
-        staying = self._staying()
-        coming = any(member.doing is _Doing.COMING for member in staying)
-        if any(member.doing is _Doing.WAITING for member in staying):
+        staying = self._roster.staying()
+        coming = any(member.doing is Doing.COMING for member in staying)
+        if any(member.doing is Doing.WAITING for member in staying):
             if self._settle_by is None:
                 self._settle_by = now + self._limits.settle_s
             if not coming or now >= self._settle_by:
                 return True
-        if len(staying) == len(self._workers()):
+        if len(staying) == len(self._roster.workers()):
             return False
         # The last one that holds the state stays until another can take it over, if one is coming.
         holds = any(member.inside for member in staying) or self._limits.servers > 0
@@ -362,113 +318,88 @@ class Membership:
 
     def _restart(self, now: float) -> list[Action]:
         """Everybody has stopped: form the next generation, or end."""
-        limits, incident = self._limits, self._open
-        if incident is not None:
-            incident.stopped_s = now
-            if len(self.incidents) > limits.max_restarts:
-                if not limits.max_restarts:
-                    return self._fail(incident.cause)
-                first = self.incidents[0].cause
-                return self._fail(RestartBudgetExceeded(limits.max_restarts, first))
+        limits, incident = self._limits, self._history.open
+        self._history.stopped(now)
+        if incident is not None and len(self.incidents) > limits.max_restarts:
+            if not limits.max_restarts:
+                return self._fail(incident.cause)
+            first = self.incidents[0].cause
+            return self._fail(RestartBudgetExceeded(limits.max_restarts, first))
         released = self._let_go()
         self.generation += 1
-        self._resumed_step = None
-        staying = len(self._staying())
+        staying = len(self._roster.staying())
         nobody_comes = incident is None and limits.spawns and staying < limits.min_workers
         if nobody_comes or not (staying or limits.servers or incident):
             return released + self._fail(BelowMinimumWorkers(staying, limits.min_workers, 0.0))
-        if incident is not None and self._in_a_row > 1:
+        in_a_row = self._history.failures_in_a_row
+        if incident is not None and in_a_row > 1:
             self.state = State.BACKING_OFF
-            delay_s = limits.backoff_s * 2.0 ** (self._in_a_row - 2)
+            delay_s = limits.backoff_s * 2.0 ** (in_a_row - 2)
             self._deadline = now + min(delay_s, BACKOFF_MAX_S)
             return released
         return released + self._form(now)
 
     def _let_go(self) -> list[Action]:
         """Dismiss who wants to leave, unless nobody else would hold the state."""
-        if any(member.inside for member in self._workers()) and not any(
-            member.inside and not member.leaving for member in self._members.values()
-        ):
+        holders = self._roster.inside()
+        workers = any(member.server is None for member in holders)
+        if workers and all(member.leaving for member in holders):
             return []
         actions: list[Action] = []
-        for number, member in list(self._members.items()):
-            if member.leaving and member.doing in (_Doing.WAITING, _Doing.COMING):
-                del self._members[number]
+        for member in self._roster.all():
+            if member.leaving and member.doing in (Doing.WAITING, Doing.COMING):
+                self._roster.remove(member.number)
                 if member.inside:
-                    self._left.append(number)
-                actions.append(Dismiss(number, None))
+                    self._history.left(member.number)
+                actions.append(Dismiss(member.number, None))
         return actions
 
     def _form(self, now: float) -> list[Action]:
         """Spawn whom there is too few of, or give others the time to come."""
         limits = self._limits
-        self.state, self._deadline, self._open = State.FORMING, None, None
+        self.state, self._deadline, self._history.open = State.FORMING, None, None
         actions: list[Action] = []
         if limits.spawns:
-            room = limits.max_workers - len(self._workers())
-            missing = min(self._enough - len(self._staying()), room)
+            room = limits.max_workers - len(self._roster.workers())
+            missing = min(self._enough - len(self._roster.staying()), room)
             actions += [self._spawn(None, now) for _ in range(missing)]
-            held = {member.server for member in self._members.values()}
-            vacant = [server for server in range(limits.servers) if server not in held]
-            actions += [self._spawn(server, now) for server in vacant]
+            actions += [self._spawn(server, now) for server in self._roster.vacant_servers()]
         else:
             self._deadline = now + limits.join_s
         return actions + self._go_on(now)
 
     def _start_if(self, enough: int, now: float) -> list[Action]:
         """Begin a generation if there are `enough` workers and all servers."""
-        ready = {n: m for n, m in self._members.items() if m.doing is _Doing.WAITING}
-        workers = sorted((m.rank, n) for n, m in ready.items() if m.server is None)
-        servers = {m.server: n for n, m in ready.items() if m.server is not None}
-        if not workers or len(workers) < enough or len(servers) < self._limits.servers:
+        ready = self._roster.waiting()
+        size = sum(member.server is None for member in ready)
+        if not size or size < enough or len(ready) - size < self._limits.servers:
             return []
-        joined = tuple(number for number, member in ready.items() if not member.inside)
-        coming = {ready[number].rank for number in joined}
-        for incident in self.incidents:
-            if incident.resumed_s is None:
-                incident.replaced = [rank for rank in incident.lost if rank in coming]
-        order = [number for _, number in workers]
-        order += [servers[server] for server in range(self._limits.servers)]
-        for rank, number in enumerate(order):
-            member = ready[number]
-            member.rank, member.inside, member.doing = rank, True, _Doing.RUNNING
-            member.due_s = now + self._limits.stall_s
-        left, lost, ended_s = tuple(self._left), tuple(self._lost), self._ended_s
-        self.generations.append(
-            Generation(self.generation, tuple(order[: len(workers)]), joined, left, lost, ended_s)
-        )
-        self._left, self._lost, self._deadline = [], [], None
-        self.state = State.RUNNING
+        joined = [member for member in ready if not member.inside]
+        self._history.replaced(member.rank for member in joined)
+        order = self._roster.start(now + self._limits.stall_s)
+        newcomers = [member.number for member in joined]
+        self._history.started(self.generation, order[:size], newcomers)
+        self.state, self._deadline = State.RUNNING, None
         trust, self._trust_memory = self._trust_memory, True
         ranks = {number: rank for rank, number in enumerate(order)}
-        return [Start(self.generation, len(workers), ranks, trust)]
-
-    def _resumed(self, step: int, source: str, now: float) -> None:
-        if self.state is not State.RUNNING or self._resumed_step is not None:
-            return
-        self._resumed_step = step
-        generation = self.generations[-1]
-        generation.resumed_s, generation.step, generation.source = now, step, source
-        for incident in self.incidents:
-            if incident.resumed_s is None:
-                incident.resumed_s, incident.step, incident.source = now, step, source
+        return [Start(self.generation, size, ranks, trust)]
 
     def _tick(self, now: float) -> list[Action]:
         """See to those who have not done in time what they should have."""
         actions: list[Action] = []
-        for number, member in list(self._members.items()):
+        for member in self._roster.all():
             if member.due_s is None or now < member.due_s:
                 continue
-            if member.doing is _Doing.RUNNING:
+            if member.doing is Doing.RUNNING:
                 detail = f"no progress since it had done {member.step} steps"
                 error = NoAnswer(f"rank {member.rank}", self._limits.stall_s, detail)
                 return actions + self._incident(member, error, now)
             member.due_s = None
-            if member.doing is _Doing.STOPPING:
-                member.doing = _Doing.CONDEMNED
+            if member.doing is Doing.STOPPING:
+                member.doing = Doing.CONDEMNED
                 error = NoAnswer(f"rank {member.rank}", self._limits.grace_s, "it was to stop")
                 actions += self._incident(member, error, now)
-            actions.append(Kill(number))
+            actions.append(Kill(member.number))
         if self.state is State.RUNNING:
             return actions + self._go_on(now)
         if self._deadline is None or now < self._deadline:
@@ -484,13 +415,14 @@ class Membership:
         started = self._start_if(limits.min_workers, now)
         if started:
             return started
-        present = len([m for m in self._workers() if m.doing is _Doing.WAITING])
+        ready = self._roster.waiting()
+        present = sum(member.server is None for member in ready)
         if self.generations and present < limits.min_workers:
             error = BelowMinimumWorkers(present, limits.min_workers, limits.join_s)
             return self._fail(error)
-        ready = {m.server for m in self._members.values() if m.doing is _Doing.WAITING}
+        servers = {member.server for member in ready}
         missing = [] if self.generations else list(range(present, limits.workers))
-        missing += [limits.workers + s for s in range(limits.servers) if s not in ready]
+        missing += [limits.workers + s for s in range(limits.servers) if s not in servers]
         return self._fail(RendezvousError(None, missing, limits.join_s))
 
     def _fail(self, error: DmlfError) -> list[Action]:

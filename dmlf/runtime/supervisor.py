@@ -32,8 +32,9 @@ from dmlf.runtime.events import (
     Tick,
     Wanted,
 )
-from dmlf.runtime.history import Generation, Incident, Limits
+from dmlf.runtime.history import Generation, Incident
 from dmlf.runtime.launch import signals
+from dmlf.runtime.limits import Limits
 from dmlf.runtime.membership import Membership
 from dmlf.runtime.outcomes import CAUSE_S
 from dmlf.runtime.stop import StopSignal
@@ -164,12 +165,12 @@ class Supervisor:
         self.fired: dict[int, float] = {}
 
     @property
-    def incidents(self) -> list[Incident]:
+    def incidents(self) -> Sequence[Incident]:
         """Every failure so far, oldest first."""
         return self._membership.incidents
 
     @property
-    def generations(self) -> list[Generation]:
+    def generations(self) -> Sequence[Generation]:
         """Every start so far."""
         return self._membership.generations
 

@@ -18,7 +18,7 @@ from dmlf.protocol import registry
 from dmlf.runtime import process_context, run_ranks
 from dmlf.runtime.events import Start
 from dmlf.runtime.faults import OF_FRAMES, OF_MEMBERSHIP, FaultKind, FaultSpec
-from dmlf.runtime.history import Limits
+from dmlf.runtime.limits import Limits
 from dmlf.runtime.local import JOIN_S, LocalMembers
 from dmlf.runtime.measuring_lock import measuring_lock
 from dmlf.runtime.stop import StopSignal

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmlf.runtime.history import Generation, Incident, Limits
+from dmlf.runtime.history import Generation, Incident
+from dmlf.runtime.limits import Limits
 from dmlf.runtime.stop import StopSignal
 from dmlf.runtime.supervisor import Members, Supervisor
 from dmlf.training.recoveries import describe, generation_of, recovery_of

@@ -79,6 +79,10 @@ def test_what_cannot_travel_is_named(fn: Any, args: tuple[Any, ...], key: str) -
         ("algorithm", "parameter_server"),
         ("timeout_s", -1.0),
         ("threads_per_rank", 0),
+        ("num_servers", 0.5),
+        ("max_restarts", True),
+        ("min_workers", "1"),
+        ("max_workers", 2.0),
     ],
 )
 def test_a_wrong_option_is_named(key: str, value: Any) -> None:

@@ -24,7 +24,7 @@ from dmlf.errors import (
 from dmlf.protocol import Phase, Tag
 from dmlf.runtime import member as words
 from dmlf.runtime.coordinator import PURPOSE, RemoteMembers, Secret
-from dmlf.runtime.history import Limits
+from dmlf.runtime.limits import Limits
 from dmlf.runtime.supervisor import BEAT, Supervisor
 from dmlf.runtime.wire import Wire
 from dmlf.runtime.wire_errors import error_from_plain, error_to_plain

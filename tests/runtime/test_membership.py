@@ -49,7 +49,7 @@ from dmlf.runtime.events import (
     Tick,
     Wanted,
 )
-from dmlf.runtime.history import Limits
+from dmlf.runtime.limits import Limits
 from dmlf.runtime.membership import BACKOFF_MAX_S, Membership, State, is_recoverable
 
 GRACE_S, JOIN_S, STALL_S, BACKOFF_S, SETTLE_S = 10.0, 60.0, 30.0, 0.5, 4.0

@@ -9,7 +9,8 @@ pytest.importorskip("torch", reason="torch is not installed")
 
 import dmlf
 from dmlf.errors import ConfigError
-from tests.torch import programs
+from tests.torch import hook_programs as programs
+from tests.torch import training
 
 
 @pytest.mark.parametrize(
@@ -18,17 +19,17 @@ from tests.torch import programs
 def test_rebuilt_buckets_change_no_bit(reduction: str, algorithm: str) -> None:
     results = dmlf.launch(programs.hooked, 3, (reduction, algorithm))
     for (stock, fixed, rebuilt), (_, buckets_fixed, buckets_rebuilt) in results:
-        assert programs.digest(fixed) == programs.digest(rebuilt)
+        assert training.digest(fixed) == training.digest(rebuilt)
         for name in stock:
             np.testing.assert_allclose(rebuilt[name], stock[name], rtol=0, atol=1e-6)
         assert buckets_rebuilt[0] != buckets_rebuilt[-1]  # they were rebuilt
         assert set(buckets_fixed).isdisjoint(buckets_rebuilt[1:])
-    assert len({programs.digest(states[2]) for states, _ in results}) == 1
+    assert len({training.digest(states[2]) for states, _ in results}) == 1
 
 
 def test_the_documented_line_takes_several_dtypes() -> None:
     states = dmlf.launch(programs.hooked_directly, 2)
-    assert programs.digest(states[0]) == programs.digest(states[1])
+    assert training.digest(states[0]) == training.digest(states[1])
 
 
 @pytest.mark.parametrize(

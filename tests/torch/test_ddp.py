@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import dmlf  # noqa: E402
 from dmlf.errors import ConfigError  # noqa: E402
-from tests.torch import programs  # noqa: E402
+from tests.torch import ddp_programs as programs  # noqa: E402
+from tests.torch import training  # noqa: E402
 
 
 @pytest.fixture
@@ -21,23 +22,23 @@ def alone():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_exact_training_gives_the_bits_of_serial(world_size: int) -> None:
-    expected = programs.serial_training(4)
+    expected = training.serial_training(4)
     for state in dmlf.launch(programs.exact_training, world_size, (4,)):
         assert list(state) == list(expected)
-        assert programs.digest(state) == programs.digest(expected)
+        assert training.digest(state) == training.digest(expected)
 
 
 def test_exact_bits_depend_on_neither_buckets_nor_transport() -> None:
-    expected = programs.digest(programs.serial_training(2))
+    expected = training.digest(training.serial_training(2))
     states = dmlf.launch(programs.exact_training, 2, (2, 0.0002), transport="tcp")
-    assert {programs.digest(state) for state in states} == {expected}
+    assert {training.digest(state) for state in states} == {expected}
 
 
 @pytest.mark.parametrize("case", programs.CASES)
 def test_float32_training_agrees_with_stock_ddp(case: str) -> None:
     results = dmlf.launch(programs.beside_stock_ddp, 2, (case,))
     trained = [name for name in results[0][1] if "running" not in name and "batches" not in name]
-    assert len({programs.digest(ours) for _, ours in results}) == 1
+    assert len({training.digest(ours) for _, ours in results}) == 1
     for theirs, ours in results:
         for name in trained:
             atol = 4e-3 if case == "mixed" and name.startswith("narrow") else 1e-6
@@ -52,7 +53,7 @@ def test_ranks_that_are_through_accompany_the_others(world_size: int) -> None:
     results = dmlf.launch(programs.joining, world_size)
     assert [made for _, made in results] == [2 + rank for rank in range(world_size)]
     expected = programs.joining_serially(world_size)
-    assert len({programs.digest(state) for state, _ in results}) == 1
+    assert len({training.digest(state) for state, _ in results}) == 1
     for name, value in results[0][0].items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-6)
 
@@ -77,9 +78,9 @@ def test_modules_that_differ_are_named_on_all_ranks(kind: str, named: list[str])
 
 def test_values_that_differ_become_those_of_rank_0() -> None:
     results = dmlf.launch(programs.different_values, 3)
-    expected = programs.digest(results[0][0])
-    assert len({programs.digest(before) for before, _ in results}) == 3
-    assert {programs.digest(after) for _, after in results} == {expected}
+    expected = training.digest(results[0][0])
+    assert len({training.digest(before) for before, _ in results}) == 3
+    assert {training.digest(after) for _, after in results} == {expected}
 
 
 @pytest.mark.parametrize("reduction", ["float32", "exact"])
@@ -88,7 +89,7 @@ def test_a_gradient_that_is_not_finite_is_refused_by_all(reduction: str) -> None
     for seen, state in results:
         assert seen == ["applied", "NonFiniteGradient", "applied", "applied"]
         assert all(np.isfinite(value).all() for value in state.values())
-    assert programs.digest(results[0][1]) == programs.digest(results[1][1])
+    assert training.digest(results[0][1]) == training.digest(results[1][1])
 
 
 def test_backward_passes_in_another_order_are_refused_by_all() -> None:
@@ -104,8 +105,8 @@ def test_a_closed_group_is_named() -> None:
 
 
 def test_state_has_the_names_of_the_plain_module(alone) -> None:
-    plain = programs.normalised()
-    model = dmlf.DistributedDataParallel(programs.normalised())
+    plain = training.normalised()
+    model = dmlf.DistributedDataParallel(training.normalised())
     assert list(model.state_dict()) == list(plain.state_dict())
     other = {key: value + 1 for key, value in plain.state_dict().items()}
     model.load_state_dict(other)
@@ -125,7 +126,7 @@ def test_state_has_the_names_of_the_plain_module(alone) -> None:
 def test_unfreezing_after_wrapping_is_refused(alone) -> None:
     model = dmlf.DistributedDataParallel(programs.Branches())
     model.module.frozen.requires_grad_(True)
-    inputs, _ = programs.samples(4)
+    inputs, _ = training.samples(4)
     with pytest.raises(ConfigError, match=r"frozen\.weight.*wrap it after unfreezing"):
         model(inputs, branch="left")["outputs"][0].sum().backward()
 
@@ -142,7 +143,7 @@ def test_unfreezing_after_wrapping_is_refused(alone) -> None:
 )
 def test_bad_options_are_named(alone, options, key) -> None:
     with pytest.raises(ConfigError) as caught:
-        dmlf.DistributedDataParallel(programs.mlp(), **options)
+        dmlf.DistributedDataParallel(training.mlp(), **options)
     assert caught.value.key == key
 
 
@@ -152,7 +153,7 @@ def test_modules_that_cannot_be_trained_are_named(alone) -> None:
     with pytest.raises(ConfigError, match="lazy"):
         dmlf.DistributedDataParallel(torch.nn.LazyLinear(3))
     with pytest.raises(ConfigError, match=r"wide\.weight"):
-        dmlf.DistributedDataParallel(programs.Mixed(), reduction="exact")
+        dmlf.DistributedDataParallel(training.Mixed(), reduction="exact")
 
 
 def test_the_passes_of_reentrant_checkpoints_are_one_term(alone) -> None:
@@ -161,13 +162,13 @@ def test_the_passes_of_reentrant_checkpoints_are_one_term(alone) -> None:
     class Checkpointed(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = programs.mlp()
+            self.inner = training.mlp()
 
         def forward(self, inputs):
             hidden = checkpoint(self.inner, inputs, use_reentrant=True)
             return hidden + self.inner(inputs)
 
-    inputs, _ = programs.samples(4)
+    inputs, _ = training.samples(4)
     inputs.requires_grad_(True)
     plain = Checkpointed()
     plain(inputs).sum().backward()

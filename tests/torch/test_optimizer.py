@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import dmlf  # noqa: E402
 from dmlf.errors import ConfigError  # noqa: E402
-from tests.torch import programs  # noqa: E402
+from tests.torch import optimizer_programs as programs  # noqa: E402
+from tests.torch import training  # noqa: E402
 
 
 @pytest.fixture
@@ -21,15 +22,15 @@ def alone():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_exact_training_gives_the_bits_of_serial(world_size: int) -> None:
-    expected = programs.serial_training(4)
+    expected = training.serial_training(4)
     for state in dmlf.launch(programs.with_optimizer, world_size, ("exact", 4)):
-        assert programs.digest(state) == programs.digest(expected)
+        assert training.digest(state) == training.digest(expected)
 
 
 def test_float32_training_is_near_serial_and_equal_on_all_ranks() -> None:
-    expected = programs.serial_training(4)
+    expected = training.serial_training(4)
     states = dmlf.launch(programs.with_optimizer, 3, ("float32", 4))
-    assert len({programs.digest(state) for state in states}) == 1
+    assert len({training.digest(state) for state in states}) == 1
     for name, value in states[0].items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-6)
 
@@ -64,13 +65,13 @@ def test_plain_values_come_to_all_and_nothing_else_does() -> None:
 
 def test_ranks_that_are_through_end_with_the_state_of_the_others() -> None:
     results = dmlf.launch(programs.joining_optimizer, 3)
-    assert len({programs.digest(parameters) for parameters, _ in results}) == 1
-    assert len({programs.digest(momenta) for _, momenta in results}) == 1
+    assert len({training.digest(parameters) for parameters, _ in results}) == 1
+    assert len({training.digest(momenta) for _, momenta in results}) == 1
     assert len(results[0][1]) == 6
 
 
 def test_names_must_be_those_of_the_parameters(alone) -> None:
-    model = programs.mlp()
+    model = training.mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ConfigError, match="no name for parameter 2 of group 0"):
         dmlf.DistributedOptimizer(optimizer, list(model.named_parameters())[:2])
@@ -80,12 +81,12 @@ def test_names_must_be_those_of_the_parameters(alone) -> None:
 
 
 def test_the_wrapper_is_an_optimizer(alone) -> None:
-    model = programs.mlp()
+    model = training.mlp()
     plain = torch.optim.Adam(model.parameters(), lr=0.1)
     optimizer = dmlf.DistributedOptimizer(plain)
     assert isinstance(optimizer, torch.optim.Optimizer)
     assert optimizer.param_groups is plain.param_groups
-    inputs, targets = programs.samples(8)
+    inputs, targets = training.samples(8)
 
     def closure():
         optimizer.zero_grad()
@@ -105,8 +106,8 @@ def test_the_wrapper_is_an_optimizer(alone) -> None:
 
 
 def test_zero_grad_drops_what_was_not_stepped(alone) -> None:
-    model = programs.mlp()
-    inputs, targets = programs.samples(8)
+    model = training.mlp()
+    inputs, targets = training.samples(8)
     gradients = []
     optimizer = dmlf.DistributedOptimizer(
         torch.optim.SGD(model.parameters(), lr=0.1), reduction="exact"

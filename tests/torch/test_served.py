@@ -9,7 +9,8 @@ pytest.importorskip("torch", reason="torch is not installed")
 
 import dmlf
 from dmlf.errors import ConfigError, RemoteError
-from tests.torch import programs
+from tests.torch import served_programs as programs
+from tests.torch import training
 
 
 @pytest.mark.parametrize(("world_size", "num_servers"), [(1, 1), (2, 1), (3, 2)])
@@ -21,7 +22,7 @@ def test_exact_training_gives_the_bits_of_serial(
     results = dmlf.launch(programs.served, world_size, ("exact", 4, kind), num_servers=num_servers)
     assert len(results) == world_size
     for state, num_states in results:
-        assert programs.digest(state) == programs.digest(expected)
+        assert training.digest(state) == training.digest(expected)
         assert num_states == 0  # the optimizer's state is on the servers
 
 
@@ -29,7 +30,7 @@ def test_exact_training_gives_the_bits_of_serial(
 def test_float32_training_is_near_serial(transport: str) -> None:
     expected = programs.served_serially(3, "sgd")
     results = dmlf.launch(programs.served, 2, ("float32", 3), num_servers=1, transport=transport)
-    assert programs.digest(results[0][0]) == programs.digest(results[1][0])
+    assert training.digest(results[0][0]) == training.digest(results[1][0])
     for name, value in results[0][0].items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-6)
 
