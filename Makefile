@@ -22,8 +22,9 @@ help:
 run: $(INSTALLED)
 	$(BIN)/snakemake
 
+# Two tests at a time: most of them wait for processes that they start.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -508,7 +508,8 @@ def test_nothing_stays_open() -> None:
     assert descriptors() == before
 
 
-def test_only_the_higher_of_two_ranks_moves() -> None:
+def test_only_the_higher_of_two_ranks_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmlf.transport.cores._running", lambda: 1)
     cores = os.sched_getaffinity(0)
     with group(create_endpoints(SPAWN, 2)) as (first, second):
         assert not first._moves_away(1)
