@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -168,7 +169,7 @@ class Thing:
         (["\ud800"], "state[0]", "no Unicode"),
         ({Thing: 1}, "the key", "Thing"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x[0-9a-f]+", "", str(value)),
 )
 def test_what_cannot_be_kept_is_named_before_anything_is_written(
     tmp_path: Path, value: Any, item: str, found: str
