@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmlf import strict_json
 from dmlf.benchmark.files import write_text
 from dmlf.config import RunConfig, canonical_json
 from dmlf.errors import ConfigError, TranscriptError
@@ -67,16 +68,17 @@ def read_transcript(path: Path) -> Transcript:
     if path.is_dir():
         path = path / NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         problem = "there is no transcript; train with --transcript to record one"
         raise TranscriptError(str(path), problem) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise TranscriptError(str(path), f"cannot be read: {error}") from None
     try:
-        lines = [json.loads(line) for line in text.splitlines()]
-    except (json.JSONDecodeError, RecursionError):
-        raise TranscriptError(str(path), "a line is not valid JSON: cut off or damaged") from None
+        lines = [strict_json.parse(line) for line in content.splitlines()]
+    except ValueError as error:
+        problem = f"a line is not valid JSON, cut off or damaged: {error}"
+        raise TranscriptError(str(path), problem) from None
     if len(lines) < 2 or not all(isinstance(line, dict) for line in lines):
         raise TranscriptError(str(path), "it is cut off: the last line is missing")
     return _verified(str(path), lines[0], lines[1:-1], lines[-1])

@@ -24,7 +24,14 @@ import socket
 import time
 from typing import Any, Protocol
 
-from dmlf.errors import ConfigError, DmlfError, RendezvousError, SchemaMismatch
+from dmlf import strict_json
+from dmlf.errors import (
+    ConfigError,
+    DmlfError,
+    RendezvousError,
+    SchemaMismatch,
+    TransportError,
+)
 from dmlf.group.host import address_towards, host_identity
 from dmlf.runtime import NoTransport
 from dmlf.runtime.wire_errors import error_from_plain, error_to_plain
@@ -273,7 +280,14 @@ class _Meeting:
     def _get(self, key: str) -> _Value | None:
         if not self._has(key):
             return None
-        value: _Value = json.loads(self._store.get(f"{self._prefix}/{key}"))
+        try:
+            value = strict_json.parse(self._store.get(f"{self._prefix}/{key}"))
+        except ValueError as error:
+            raise TransportError(
+                f"the store's {self._prefix}/{key} is not dmlf's: {error}"
+            ) from None
+        if not isinstance(value, dict):
+            raise TransportError(f"the store's {self._prefix}/{key} is not dmlf's: no object")
         return value
 
     def _set(self, key: str, value: _Value) -> None:

@@ -258,6 +258,18 @@ def test_a_store_that_breaks_is_an_error_of_the_rendezvous() -> None:
         assert "connection reset)" in str(error)
 
 
+@pytest.mark.parametrize("found", [b"{", b'{"a": NaN}', b"[" * 100_000, b"\xff", b"[1]", b"null"])
+def test_what_dmlf_did_not_write_is_named(found: bytes) -> None:
+    class Foreign(DictStore):
+        def get(self, key: str) -> bytes:
+            return found
+
+    reader, waiting = meet(Foreign(), 2, timeout_s=0.5)
+    assert type(reader) is TransportError
+    assert "here/1 is not dmlf's" in str(reader)
+    assert isinstance(waiting, RendezvousError)
+
+
 def test_an_unknown_transport_is_refused_at_once() -> None:
     with pytest.raises(ConfigError):
         transport_over_store(DictStore(), 0, 2, transport="queue")
