@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import types
 import typing
@@ -119,6 +120,8 @@ class RunRow:
     governor: str | None = None
 
 
+STATUSES = ("completed", "failed", "skipped", "missing", "invalid")
+
 # Blank unless the run's check passed, or its verdict is `ceiling`, and where it was contaminated.
 SPEED_COLUMNS = (
     "throughput_samples_per_s",
@@ -176,10 +179,30 @@ def write_table(path: str | Path, table: Table) -> None:
 
 def read_table(path: str | Path) -> Table:
     """Read what `write_table` wrote. Raises MetricsError when a file is absent or not such."""
+    runs = tuple(_decode(RunRow, Path(path)))
+    _check_runs(str(path), runs)
     return Table(
-        runs=tuple(_decode(RunRow, Path(path))),
+        runs=runs,
         epochs=tuple(_decode(EpochRow, Path(path).parent / EPOCHS_NAME)),
     )
+
+
+def _check_runs(name: str, runs: Sequence[RunRow]) -> None:
+    """Refuse what no gathered table holds, and what a median would swallow. Raises MetricsError."""
+    seen: set[str] = set()
+    for number, row in enumerate(runs, start=2):
+        problems = {
+            "path": f"{row.path} is there a second time" if row.path in seen else "",
+            "status": "" if row.status in STATUSES else f"{row.status!r} is no status",
+            "world_size": "" if row.world_size >= 1 else f"{row.world_size} is below 1",
+        }
+        for column in ("throughput_samples_per_s", "step_time_s"):
+            value = getattr(row, column)
+            problems[column] = "" if value is None or value > 0 else f"{value} is not above 0"
+        for column, problem in problems.items():
+            if problem:
+                raise MetricsError(name, f"line {number}, {column}", problem)
+        seen.add(row.path)
 
 
 def clean_text(text: str) -> str:
@@ -245,4 +268,7 @@ def _value(hint: Any, cell: str) -> Any:
         if cell not in ("true", "false"):
             raise ValueError(f"{cell!r} is neither true nor false")
         return cell == "true"
-    return kind(cell)
+    value = kind(cell)
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{cell} is no finite number")
+    return value

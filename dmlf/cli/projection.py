@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,13 @@ def _workload(parsed: argparse.Namespace, cap_bytes: int) -> Workload:
 
 def _cluster(parsed: argparse.Namespace) -> Cluster:
     link, local = PROFILES[parsed.link].link, LOCAL.link
+    for key in (
+        "bandwidth_bits_per_s", "server_bandwidth_bits_per_s", "local_bandwidth_bits_per_s",
+        "reduction_bytes_per_s",
+    ):  # fmt: skip
+        value = getattr(parsed, key)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(key, value, "a finite number above 0")
     if parsed.calibrate is not None:
         local = calibrated(parsed.calibrate, "shm")
         if parsed.link == "loopback":
@@ -244,9 +252,6 @@ def _cluster(parsed: argparse.Namespace) -> Cluster:
     bandwidth = parsed.bandwidth_bits_per_s
     bandwidth = link.bandwidth_bytes_per_s if bandwidth is None else bandwidth / 8
     server = parsed.server_bandwidth_bits_per_s
-    if not parsed.reduction_bytes_per_s > 0:
-        value = parsed.reduction_bytes_per_s
-        raise ConfigError("reduction_bytes_per_s", value, "a number above 0")
     return Cluster(
         port=Link(latency_s, bandwidth),
         local=Link(

@@ -22,8 +22,8 @@ def rows(
     found = []
     for rep, speed in enumerate(throughput):
         values: dict[str, Any] = {
-            "path": f"results/digits/{strategy}/{reduction}/world_size={world_size}"
-            f"/seed=0/rep={rep}/metrics.json",
+            "path": f"results/{changes.get('task', 'digits')}/{strategy}/{reduction}"
+            f"/world_size={world_size}/seed={changes.get('seed', 0)}/rep={rep}/metrics.json",
             "task": "digits",
             "strategy": strategy,
             "algorithm": algorithm,

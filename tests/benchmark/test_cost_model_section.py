@@ -81,8 +81,8 @@ def test_the_projection_says_where_efficiency_ends_and_why() -> None:
     found = projection.Projection({"link": "ethernet-10g", "samples_per_rank": 32}, rows, ())
     text = "\n".join(projection.section(material(projection=found)))
     assert (
-        "`ring`, weak scaling: at least 80 % efficient up to 8 ranks; at 64 it is 61.0 % and waits "
-        "for port bandwidth." in text
+        "`ring`, weak scaling: at least 80 % efficient up to 8 ranks; at 64 it is 61.0 %, where "
+        "port bandwidth twice as good would take " in text
     )
     assert "strong scaling: at least" not in text
     assert "4 projected points" in text
@@ -96,3 +96,18 @@ def test_an_absent_or_broken_projection_is_named(tmp_path: Path, content: str | 
     text = "\n".join(projection.section(material(**projection.loaded(path))))
     assert "There is no projection to show" in text
     assert "projection.json" in text
+
+
+def test_a_contestant_that_is_never_efficient_is_named_too() -> None:
+    found = projection.Projection({"link": "ethernet-10g"}, (row(1, 0.7), row(8, 0.3)), ())
+    text = "\n".join(projection.section(material(projection=found)))
+    assert "`ring`, weak scaling: less than 80 % efficient at every size: 70 % at 1 rank" in text
+
+
+def test_no_two_projected_contestants_look_alike() -> None:
+    pytest.importorskip("matplotlib")
+    from dmlf.benchmark.plots.projected_efficiency import projected_looks
+
+    names = ["ring", *(f"parameter_server, {n} server{'s' * (n > 1)}" for n in (1, 8, 64))]
+    looks = projected_looks([*names, "tree"]).values()
+    assert len({look.color for look in looks}) == 5

@@ -79,7 +79,9 @@ def test_the_answer_says_what_the_data_say(
     tmp_path: Path, throughput: list[float], word: str
 ) -> None:
     text = report(tmp_path, SERIAL, rows("ring-queue", 2, throughput))
-    assert word in section(text, "The answer")
+    answer = section(text, "The answer")
+    assert word in answer
+    assert answer.count("samples/s") == ("No statement" not in word)  # the base, once
 
 
 def test_oversubscribed_points_are_left_out_of_the_answer_and_explained(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,3 +71,25 @@ def test_an_absent_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(MetricsError) as caught:
         read_table(tmp_path / "runs.csv")
     assert caught.value.path.endswith("runs.csv")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"throughput_samples_per_s": float("nan")}, "throughput_samples_per_s: nan"),
+        ({"throughput_samples_per_s": -5.0}, "throughput_samples_per_s: -5.0"),
+        ({"step_time_s": float("inf")}, "step_time_s: inf"),
+        ({"world_size": 0}, "world_size: 0"),
+        ({"status": "weird"}, "status: 'weird'"),
+        ({}, "is there a second time"),
+    ],
+)
+def test_numbers_that_no_run_has_are_refused_by_line_and_column(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    first, second = rows("serial", 1, [1.0, 2.0])
+    spoilt = dataclasses.replace(second, **changes) if changes else first
+    write_table(tmp_path / "runs.csv", Table(runs=(first, spoilt), epochs=()))
+    with pytest.raises(MetricsError, match="line 3") as refused:
+        read_table(tmp_path / "runs.csv")
+    assert named in str(refused.value)

@@ -85,6 +85,10 @@ def test_numbers_of_the_command_line_reach_the_model(tmp_path: Path) -> None:
         ["--parameters", "1000", "--latency-s", "nan"],
         ["--parameters", "1000", "--bandwidth-bits-per-s", "0"],
         ["--parameters", "1000", "--reduction-bytes-per-s", "0"],
+        ["--parameters", "1000", "--reduction-bytes-per-s", "inf"],
+        ["--parameters", "1000", "--server-bandwidth-bits-per-s", "-1"],
+        ["--parameters", "1000", "--compute-s", "1e308"],
+        ["--parameters", "1000", "--latency-s", "1e300"],
         ["--parameters", "1000", "--ranks-per-host", "0"],
         ["--parameters", "1000", "--compute-s", "-1"],
         ["--parameters", "1000", "--compute-s", "inf"],
@@ -106,6 +110,15 @@ def test_bad_input_is_one_clear_line(
     assert printed.err.startswith("dmlf: ")
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+@pytest.mark.parametrize("key", ["bandwidth", "server_bandwidth", "local_bandwidth"])
+def test_a_bad_bandwidth_is_named_as_it_was_given(
+    key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flag = f"--{key.replace('_', '-')}-bits-per-s"
+    assert main(["project", "--parameters", "10", "--compute-s", "1", flag, "-1"]) == 2
+    assert capsys.readouterr().err.startswith(f"dmlf: {key}_bits_per_s: -1.0 is not allowed")
 
 
 def test_links_come_from_a_record_of_this_machine(

@@ -71,7 +71,7 @@ def _draw_errors(axes: Axes, model: JudgedModel, looks: dict[str, style.Look]) -
         residual = 100 * (model.calibration.predict_s(sample) / sample.median_s - 1)
         look = looks[_strategy(sample)]
         _mark(axes, sample.num_bytes, residual, look, sample in model.held_out)
-    widest = max(30.0, *(abs(low) for low in axes.get_ylim()))
+    widest = max(30.0, *(1.1 * abs(end) for end in axes.get_ylim()))
     axes.set_ylim(-widest, widest)
     axes.yaxis.set_major_formatter("{x:+.0f} %")
     axes.set_xlabel("size of the vector")

@@ -72,8 +72,16 @@ def projected_looks(names: Sequence[str]) -> dict[str, style.Look]:
         "ring": style.Look(style.BLUE, "o", style.SOLID),
         "parameter_server, 1 server": style.Look(style.VERMILION, "s", (0, (5, 1.5))),
     }
-    others = iter(style.looks([name for name in names if name not in known]).items())
-    return {**{name: known[name] for name in names if name in known}, **dict(others)}
+    free = [
+        style.Look(style.PURPLE, "v", (0, (1, 1))),
+        style.Look(style.GREEN, "^", (0, (5, 1, 1, 1))),
+        style.Look(style.ORANGE, "P", style.SOLID),
+        style.Look(style.SKY, "X", (0, (3, 1))),
+        style.Look(style.INK, "d", (0, (2, 1))),
+    ]
+    others = [name for name in names if name not in known]
+    looks = {name: free[index % len(free)] for index, name in enumerate(others)}
+    return {name: known.get(name) or looks[name] for name in names}
 
 
 def draw_line(

@@ -16,7 +16,7 @@ from typing import Any
 from dmlf.benchmark.files import read_json
 from dmlf.errors import ConfigError, MetricsError
 from dmlf.protocol import BucketShape
-from dmlf.simulation.timed import Workload, evenly_ready
+from dmlf.simulation.timed import MAX_SECONDS, Workload, evenly_ready
 from dmlf.training.layout import make_buckets
 
 FORWARD_PART = 1 / 3
@@ -74,8 +74,8 @@ def make_workload(
     tensors: Sequence[Tensor], *, compute_s: float, cap_bytes: int, overlap: bool, exact: bool
 ) -> Workload:
     """Lay tensors out in buckets as training does, last to first. Raises ConfigError."""
-    if not (math.isfinite(compute_s) and compute_s >= 0):
-        raise ConfigError("compute_s", compute_s, "a finite number of at least 0")
+    if not 0 <= compute_s <= MAX_SECONDS:
+        raise ConfigError("compute_s", compute_s, f"a number from 0 to {MAX_SECONDS:g}")
     backward_s = {tensor.name: tensor.backward_s for tensor in tensors}
     buckets = make_buckets({tensor.name: (tensor.numel,) for tensor in tensors}, cap_bytes)
     _checked_count(len(buckets), cap_bytes)

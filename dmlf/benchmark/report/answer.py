@@ -101,8 +101,9 @@ def _speed(cohort: Cohort, judged: Sequence[Judged]) -> list[str]:
             "world size above 1, steady, and on cores that nothing else was using."
         ]
     serial = cohort.point(Contestant("serial", "float32", 1))
-    base = "" if serial is None else f" ({median_estimate(serial.throughput).text()} samples/s)"
-    sentences = _grouped(against_serial, f"serial{base}")
+    base = "" if serial is None else f"{median_estimate(serial.throughput).text()} samples/s"
+    sentences = [f"Serial reaches {base}."] if base else []
+    sentences += _grouped(against_serial, "serial")
     sentences += _grouped(_comparisons(judged, f"speed_against_{PEER}"), code(PEER))
     sentences += _shares(_comparisons(judged, "share_of_ceiling"))
     return [*sentences, "Brackets hold 95 % intervals."]

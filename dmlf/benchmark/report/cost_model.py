@@ -18,9 +18,10 @@ _MODEL = (
     "([their sources](https://doi.org/10.1016/j.jpdc.2008.09.002 "
     '"Patarasuk & Yuan, 2009; Thakur, Rabenseifner & Gropp, 2005")). The parameters of each '
     "transport are fitted to every other size of the collectives above, by least squares on "
-    "relative errors; the sizes between them were held out and are predicted. A second bandwidth "
-    "begins at a knee where the vectors leave the caches, if that takes a fifth off the error. "
-    "Only where every rank has a core of its own."
+    "relative errors; the sizes between them were held out and are predicted. Beyond a knee, where "
+    "vectors leave the caches as a rule, a second bandwidth is fitted if it takes a fifth off the "
+    "error. Rings and trees add in proportion to what they carry, so a transport's bandwidth has "
+    "the additions in it. Only where every rank has a core of its own."
 )
 _CAPTION = (
     "Above: measured times (medians) and the model's curve. Below: what the model gets wrong, in "

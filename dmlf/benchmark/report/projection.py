@@ -9,7 +9,7 @@ from typing import Any
 from dmlf.benchmark.plots.projected import PROJECTION_FIGURES
 from dmlf.benchmark.projection.document import Projection, read_projection
 from dmlf.benchmark.projection.rows import Row, contestant_label
-from dmlf.benchmark.report.markdown import bullets, code, details, escape, percent, table
+from dmlf.benchmark.report.markdown import bullets, code, count, details, escape, percent, table
 from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.statistics import significant
 from dmlf.errors import MetricsError
@@ -25,7 +25,9 @@ _CAPTIONS = {
     "projected_efficiency": (
         "Efficiency over world size. Weak: every rank computes as long as one rank alone; strong: "
         "the ranks share the work of one. Filled marks are simulated, hollow ones from closed "
-        "forms; where one contestant overtakes another, the figure says what the other waits for."
+        "forms; where one contestant overtakes another, the figure says what the other waits for: "
+        "the resource that would shorten the step most if it were twice as good. Servers beyond "
+        "the number of buckets own none, so that more of them change nothing."
     ),
     "projected_sensitivity": (
         "How the efficiency moves when computation varies from rank to rank, and with the largest "
@@ -82,15 +84,28 @@ def _statements(rows: Sequence[Row]) -> list[str]:
         for name in names:
             line = sorted((r for r in own if _label(r) == name), key=lambda r: r.world_size)
             kept = [row for row in line if row.efficiency >= 0.8]
+            if not kept:
+                first = line[0]
+                lines.append(
+                    f"{code(name)}, {scaling} scaling: less than 80 % efficient at every size: "
+                    f"{percent(first.efficiency)} at {count(first.world_size, 'rank')}, where "
+                    f"{_doubled(first)}."
+                )
             if not kept or kept[-1] is line[-1]:
                 continue
             following = line[line.index(kept[-1]) + 1]
             lines.append(
                 f"{code(name)}, {scaling} scaling: at least 80 % efficient up to "
                 f"{kept[-1].world_size:,} ranks; at {following.world_size:,} it is "
-                f"{100 * following.efficiency:.1f} % and waits for {following.bottleneck}."
+                f"{100 * following.efficiency:.1f} %, where {_doubled(following)}."
             )
     return lines or ["No contestant falls below 80 % efficiency at the sizes asked for."]
+
+
+def _doubled(row: Row) -> str:
+    """What the bottleneck means: the resource that would help most if it were twice as good."""
+    gain = percent(row.bottleneck_gain)
+    return f"{row.bottleneck} twice as good would take {gain} off the step, the most of all"
 
 
 def _label(row: Row) -> str:

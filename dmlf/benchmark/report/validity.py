@@ -19,10 +19,9 @@ from dmlf.benchmark.report.markdown import (
 )
 from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM
-from dmlf.benchmark.table import RunRow
+from dmlf.benchmark.table import STATUSES, RunRow
 
 _VERDICTS = ("passed", "failed", "absent", "ceiling")
-_STATUSES = ("completed", "failed", "skipped", "missing", "invalid")
 
 
 def section(material: Material) -> Iterator[str]:
@@ -69,7 +68,8 @@ def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
     lines.append(
         "Speeds are medians over runs, not over steps, and brackets hold 95 % bootstrap intervals "
         "of those medians. Two speeds are called different only when their intervals do not "
-        f"overlap and both have at least {MIN_REPEATS_FOR_CLAIM} runs. A run's speed is the global "
+        f"overlap and both have at least {MIN_REPEATS_FOR_CLAIM} runs; this is stricter than the "
+        "interval of their ratio, which may leave out 1 all the same. A run's speed is the global "
         "batch over the median time of its full-size steps after warm-up; the slowest worker "
         "counts."
     )
@@ -89,7 +89,7 @@ def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
 
 def _planned(runs: Sequence[RunRow]) -> str:
     statuses = Counter(run.status for run in runs)
-    parts = [f"{statuses[name]} {name}" for name in _STATUSES if statuses[name]]
+    parts = [f"{statuses[name]} {name}" for name in STATUSES if statuses[name]]
     checks = Counter(run.check for run in runs if run.status == "completed")
     verdicts = [f"{checks[name]} {name}" for name in _VERDICTS if checks[name]]
     line = f"{count(len(runs), 'planned run')}: {listing(parts) or 'none'}."

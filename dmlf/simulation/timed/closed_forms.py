@@ -3,12 +3,12 @@
 All are for equal computation on all ranks; straggling enters as the mean of the slowest rank's
 computation, which is no more than an estimate.
 
-Exact: the ring; the tree at powers of two (elsewhere an upper bound); one parameter server with one
-rank per host. Several servers are within 3 %: pulls from two of them can meet at a worker's port in
-more ways than are followed. Several ranks per host make the form of the parameter server an
-estimate, as the order in which they take turns at their port is not followed: within 5 % for one
-server from 8 hosts on, within 12 % for several. `tests/simulation/timed` holds all forms against
-the simulator.
+Exact: the ring; the tree at powers of two (elsewhere an upper bound). The parameter server with one
+rank per host, of any number of servers and buckets of any size, is within 2 %: arrivals between
+those of the first and the last worker are taken as evenly spaced. Several ranks per host make its
+form an estimate, as the order in which they take turns at their port is not followed: within 5 %
+for one server from 8 hosts on, within 18 % for up to eight. `tests/simulation/timed` holds all
+forms against the simulator.
 
 Sources: Patarasuk & Yuan, JPDC 69(2), 2009 (ring: 2 (W - 1) rounds of n / W, the lower bound in
 bytes); Thakur, Rabenseifner & Gropp, IJHPCA 19(1), 2005, and Chan et al., "Collective

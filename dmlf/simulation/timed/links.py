@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from dmlf.errors import ConfigError
 
 MAX_RANKS_PER_HOST = 1024
+MAX_SECONDS = 1e6
+"""Of one computation, message or addition; sums over ranks and steps then stay exact enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class Cluster:
 
 
 def _check(key: str, value: float, positive: bool) -> None:
-    """Refuse what is no finite number of at least (or above) zero. Raises ConfigError."""
-    fits = math.isfinite(value) and (value > 0 if positive else value >= 0)
-    if not fits:
-        raise ConfigError(key, value, f"a finite number {'above' if positive else 'of at least'} 0")
+    """Refuse what is no time from zero, or, if `positive`, no rate above it. Raises ConfigError."""
+    if positive and not 0 < value < math.inf:
+        raise ConfigError(key, value, "a finite number above 0")
+    if not positive and not 0 <= value <= MAX_SECONDS:
+        raise ConfigError(key, value, f"a number from 0 to {MAX_SECONDS:g}")

@@ -49,6 +49,16 @@ class _Push:
     in_turns: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Pull:
+    """One bucket's parameters: their bytes, and when those of the first and the last arrive."""
+
+    bucket: int
+    size: int
+    first_s: float
+    last_s: float
+
+
 @dataclass(slots=True)
 class _Server:
     """A server: its CPU's time, and when its port is free."""
@@ -107,18 +117,10 @@ class _Form:
         for server, own in zip(self._servers, pushes, strict=True):
             self._add(server, own)
         self._agree_verdict()
-        # Buckets reach a worker in turns, one from each server; a stable order of rounds.
-        rounds = max(len(server.owned) for server in self._servers)
-        for turn in range(rounds):
-            came_s = 0.0
-            others_s = 0.0
-            for server in self._servers:
-                if turn < len(server.owned):
-                    bucket = self._workload.buckets[server.owned[turn]]
-                    came_s = max(came_s, self._pull(server, bucket))
-                    others_s += (self._mates - 1) * bucket.numel * 4 * self._cluster.port.s_per_byte
-            # Then the first worker's host takes what the others of its ranks pull.
-            self._first.in_s = max(self._first.in_s + others_s, came_s)
+        pulls: list[_Pull] = []
+        for server in self._servers:
+            pulls += [self._pull(server, index) for index in server.owned]
+        self._take(pulls)
         return max(self._first.cpu_s, self._last.cpu_s)
 
     def _push(self, bucket: BucketShape) -> _Push:
@@ -159,9 +161,11 @@ class _Form:
             since = moments[:, None] - first[None, :]
             with np.errstate(divide="ignore", invalid="ignore"):
                 count = np.where(spacing > 0, since / spacing, np.where(since > 0, workers, 0.0))
-            count = np.where(since >= 0, count, -1.0) + (1.0 if inclusive else 0.0)
+            # Whole arrivals; what is a rounding error away counts as at the same moment.
+            count = np.floor(count + 1e-6) + 1.0 if inclusive else np.ceil(count - 1e-6)
             if inclusive:
-                count = np.where((spacing == 0) & (since >= 0), workers, count)
+                count = np.where(spacing == 0, workers, count)
+            count = np.where(since >= 0, count, 0.0)
             counted: Vector = np.clip(count, 0, workers) @ sizes
             return counted
 
@@ -235,25 +239,38 @@ class _Form:
             worker.cpu_s += len(servers) * cluster.overhead_s
             worker.in_s = max(worker.in_s, told_s)
 
-    def _pull(self, server: _Server, bucket: BucketShape) -> float:
-        """The server sends one bucket's parameters to every worker.
-
-        Returns when the last rank of the first host has them, if its port is otherwise idle.
-        """
-        cluster, workers, mates = self._cluster, self._world_size, self._mates
-        size = bucket.numel * 4
-        out_s, in_s = size * cluster.server_s_per_byte, size * cluster.port.s_per_byte
+    def _pull(self, server: _Server, index: int) -> _Pull:
+        """The server sends one bucket's parameters to every worker."""
+        cluster, workers = self._cluster, self._world_size
+        size = self._workload.buckets[index].numel * 4
+        out_s = size * cluster.server_s_per_byte
         first_s = max(server.out_s, server.cpu_s + cluster.overhead_s)
         server.cpu_s += workers * cluster.overhead_s
         last_s = max(first_s + (workers - 1) * out_s, server.cpu_s)
         server.out_s = last_s + out_s
-        # The last of its host's ranks: the others' pulls come just before, by the same port.
-        last_mates_s = last_s - (mates - 1) * out_s
-        for worker, leaves_s, count in (
-            (self._first, first_s, 1),
-            (self._last, last_mates_s, mates),
-        ):
-            at_s = leaves_s + cluster.port.latency_s
-            worker.in_s = max(max(worker.in_s, at_s) + count * in_s, at_s + count * out_s)
-            worker.cpu_s = max(worker.cpu_s, worker.in_s) + cluster.overhead_s
-        return first_s + cluster.port.latency_s + (mates - 1) * out_s + in_s
+        latency_s = cluster.port.latency_s
+        return _Pull(index, size, first_s + latency_s, last_s + latency_s)
+
+    def _take(self, pulls: list[_Pull]) -> None:
+        """A worker's port takes all pulls in order of arrival; its CPU reads them by bucket."""
+        cluster, mates = self._cluster, self._mates
+        for worker in (self._first, self._last):
+            arrivals: list[tuple[float, int, int]] = []  # the first byte's time, ranks, pull
+            for number, pull in enumerate(pulls):
+                out_s = pull.size * cluster.server_s_per_byte
+                if worker is self._last:  # with those of its host's other ranks, just before
+                    arrivals.append((pull.last_s - (mates - 1) * out_s, mates, number))
+                else:
+                    arrivals.append((pull.first_s, 1, number))
+                    if mates > 1:
+                        arrivals.append((pull.first_s + out_s, mates - 1, number))
+            came_s: dict[int, float] = {}
+            for at_s, ranks, number in sorted(arrivals):
+                size = ranks * pulls[number].size
+                worker.in_s = max(
+                    max(worker.in_s, at_s) + size * cluster.port.s_per_byte,
+                    at_s + size * cluster.server_s_per_byte,
+                )
+                came_s.setdefault(pulls[number].bucket, worker.in_s)
+            for bucket in range(len(self._workload.buckets)):
+                worker.cpu_s = max(worker.cpu_s, came_s[bucket]) + cluster.overhead_s
