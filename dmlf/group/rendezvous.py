@@ -280,14 +280,13 @@ class _Meeting:
     def _get(self, key: str) -> _Value | None:
         if not self._has(key):
             return None
+        name = f"{self._prefix}/{key}"
         try:
-            value = strict_json.parse(self._store.get(f"{self._prefix}/{key}"))
+            value = strict_json.parse(self._store.get(name))
         except ValueError as error:
-            raise TransportError(
-                f"the store's {self._prefix}/{key} is not dmlf's: {error}"
-            ) from None
+            raise TransportError(f"the store's {name} is not dmlf's: {error}") from None
         if not isinstance(value, dict):
-            raise TransportError(f"the store's {self._prefix}/{key} is not dmlf's: no object")
+            raise TransportError(f"the store's {name} is not dmlf's: no object")
         return value
 
     def _set(self, key: str, value: _Value) -> None:
