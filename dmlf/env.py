@@ -30,8 +30,9 @@ _THREAD_VARIABLES = (
     "OMP_PROC_BIND",
     "KMP_AFFINITY",
 )
-# Files that judge, sum up, draw, tell, or check protocols apart: they come after a run, or have no
-# part in one, and cannot change what it computes. What is not named here counts as deciding it.
+# Files that judge, sum up, draw, tell, check protocols apart, or serve scripts of a user's own: they
+# come after a run, or have no part in one, and cannot change what it computes. What is not named here
+# counts as deciding it.
 AFTER_A_RUN = (
     "benchmark/checks.py",
     "benchmark/claims.py",
@@ -67,14 +68,18 @@ AFTER_A_RUN = (
     "cli/projection.py",
     "cli/protocol_check.py",
     "cli/protocols.py",
+    "cli/run.py",
+    "group/*",
     "simulation/*",
+    "state/*",
+    "torch/*",
 )
 # The same for the collective benchmark, whose own sources do decide what it measures.
 AFTER_COLLECTIVES = (
     *(
         pattern
         for pattern in AFTER_A_RUN
-        if pattern not in ("benchmark/collective/*", "cli/collective.py")
+        if pattern not in ("benchmark/collective/*", "cli/collective.py", "group/*")
     ),
     "benchmark/collective/load.py",
     "benchmark/collective/statements.py",
