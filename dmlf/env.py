@@ -30,9 +30,9 @@ _THREAD_VARIABLES = (
     "OMP_PROC_BIND",
     "KMP_AFFINITY",
 )
-# Files that judge, sum up, draw, tell, check protocols apart, or serve scripts of a user's own: they
-# come after a run, or have no part in one, and cannot change what it computes. What is not named here
-# counts as deciding it.
+# Files that judge, sum up, draw, tell, check protocols apart, or serve scripts of a user's own:
+# they come after a run, or have no part in one, and cannot change what it computes. What is not
+# named here counts as deciding it.
 AFTER_A_RUN = (
     "benchmark/checks.py",
     "benchmark/claims.py",
