@@ -102,12 +102,3 @@ def echo_over_parcels(pipe: Any) -> None:
         message = link.recv(0, 30.0)
         link.send(0, Message(message.tag._replace(src=1), message.payload * 2))
         link.close()
-
-
-def signal_fork_server(rank: int, number: int) -> None:
-    """Rank 0 sends it, and is killed after a SIGSTOP, which ends nothing by itself."""
-    if rank == 0:
-        os.kill(os.getppid(), number)
-        if number == signal.SIGSTOP:
-            os.kill(os.getpid(), signal.SIGKILL)
-    threading.Event().wait()

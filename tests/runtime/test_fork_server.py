@@ -40,19 +40,25 @@ def test_its_end_ends_the_ranks_and_is_named(
     number: signal.Signals, end: str, tmp_path: Path
 ) -> None:
     process = launcher(
+        "import os, signal\n"
         "from dmlf.errors import PeerLost\n"
-        "from dmlf.runtime import fork_server, process_context, run_ranks\n"
+        "from dmlf.runtime import fork_server, process_context\n"
+        "from dmlf.runtime.launch import started_ranks\n"
         "fork_server.ANSWER_S = 0.5\n"
+        "program = 'tests.runtime.programs:wait_for_ever'\n"
         "try:\n"
-        "    run_ranks(process_context([], 1), 'tests.runtime.programs:signal_fork_server',"
-        f" [{int(number)}] * 3)\n"
+        "    with started_ranks(process_context([], 1), program, [0] * 3) as ranks:\n"
+        f"        os.kill(fork_server._server(), {int(number)})\n"
+        f"        if {int(number)} == signal.SIGSTOP:  # which ends no rank by itself\n"
+        "            ranks.processes[0].kill()\n"
+        "        ranks.result(0)\n"
         "except PeerLost as error:\n"
         "    print(error.detail)\n",
         tmp_path,
     )
     family = psutil.Process(process.pid)
     output, _ = process.communicate(timeout=DEADLINE_S)
-    assert output == f"{end}, and with it all ranks that it had started\n"
+    assert output.splitlines()[-1] == f"{end}, and with it all ranks that it had started"
     assert not family.is_running()
     assert list(tmp_path.iterdir()) == []
 
