@@ -21,7 +21,7 @@ from dmlf.group.ranks import Script, Surroundings
 from dmlf.group.recovering import run_recovering
 from dmlf.runtime import process_context, run_ranks
 from dmlf.runtime.events import Start
-from dmlf.runtime.launch import death
+from dmlf.runtime.fork_server import death
 from dmlf.transport import TRANSPORTS, Endpoint
 
 Result = TypeVar("Result")

@@ -10,6 +10,7 @@ from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from dmlf.errors import PeerLost
+from dmlf.runtime.fork_server import EXIT_S
 from dmlf.runtime.launch import StartedRanks, started_ranks
 
 END = None
@@ -64,7 +65,7 @@ class Conversation:
             if not wait([pipe], max(0.0, deadline - time.monotonic())):
                 raise PeerLost(f"rank {rank}", f"did not end within {self._timeout_s:g} s")
             results.append(self._ranks.result(rank))
-            self._ranks.processes[rank].join()
+            self._ranks.processes[rank].join(EXIT_S)
         return results
 
     def _tell(self, rank: int, message: Any) -> None:

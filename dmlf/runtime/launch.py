@@ -10,14 +10,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext
 from types import FrameType
 from typing import Any
 
 from dmlf.errors import PeerLost
 from dmlf.runtime.child import run_child
+from dmlf.runtime.fork_server import EXIT_S, Forked
 from dmlf.runtime.outcomes import collect
 from dmlf.runtime.stop import StopSignal
+
+_OF_EVERY_RANK = ("dmlf.runtime.fork_server_exit", "dmlf.runtime.child")
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -41,7 +44,7 @@ def process_context(preload: Sequence[str], threads_per_rank: int) -> ForkServer
     """
     limit_threads(threads_per_rank)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dmlf.runtime.child", *preload])
+    context.set_forkserver_preload([*_OF_EVERY_RANK, *preload])
     return context
 
 
@@ -66,7 +69,7 @@ def run_ranks(
             lambda timeout_s: _next_outcomes(ranks, waiting, timeout_s),
         )
         for process in ranks.processes:
-            process.join()
+            process.join(EXIT_S)
         return results
 
 
@@ -74,7 +77,7 @@ def run_ranks(
 class StartedRanks:
     """Running ranks and the pipes on which each will send its one result or error, by rank."""
 
-    processes: list[ForkServerProcess]
+    processes: list[Forked]
     pipes: list[Connection]
 
     def result(self, rank: int) -> Any:
@@ -82,8 +85,7 @@ class StartedRanks:
         try:
             result = self.pipes[rank].recv()
         except EOFError:
-            self.processes[rank].join()
-            raise PeerLost(f"rank {rank}", death(self.processes[rank].exitcode)) from None
+            raise PeerLost(f"rank {rank}", self.processes[rank].death()) from None
         if isinstance(result, Exception):
             raise result
         return result
@@ -102,21 +104,16 @@ def started_ranks(
         try:
             for rank, argument in enumerate(arguments):
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(
-                    target=run_child,
-                    args=(rank, program, argument, sender),
-                    name=f"dmlf-rank-{rank}",
-                )
-                process.start()
-                sender.close()
-                ranks.processes.append(process)
                 ranks.pipes.append(receiver)
+                with sender:
+                    process = Forked(context, rank, run_child, (rank, program, argument, sender))
+                ranks.processes.append(process)
             yield ranks
         finally:
             for process in ranks.processes:
                 process.kill()
             for process in ranks.processes:
-                process.join()
+                process.end()
             for pipe in ranks.pipes:
                 pipe.close()
 
@@ -134,13 +131,6 @@ def _next_outcomes(
             yield rank, ranks.result(rank)
         except Exception as error:
             yield rank, error
-
-
-def death(exitcode: int | None) -> str:
-    """How a process ended that said nothing."""
-    if exitcode is not None and exitcode < 0:
-        return f"killed by {signal.Signals(-exitcode).name}"
-    return f"its process ended with exit code {exitcode} before it had a result"
 
 
 @contextmanager

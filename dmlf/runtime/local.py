@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
-from dmlf.errors import DmlfError
+from dmlf.errors import DmlfError, PeerLost
 from dmlf.runtime.events import Admit, Spawn, Start
+from dmlf.runtime.fork_server import EXIT_S, Forked
 from dmlf.runtime.inbox import Inbox
-from dmlf.runtime.launch import death
 from dmlf.runtime.member import AbortOrder, ExitOrder, StartOrder, run_member
 from dmlf.runtime.parcel import send_parcel
 from dmlf.runtime.pulse import Pulse, Reading
@@ -21,8 +21,6 @@ from dmlf.runtime.supervisor import BEAT, GONE, Said
 
 JOIN_S = 120.0
 """How long a process may take to be ready: imports and loading data."""
-EXIT_S = 20.0
-"""How long it may take to end once it has been told to."""
 
 MakeEndpoints = Callable[[Start], Sequence[Any]]
 """One endpoint per rank, of links that no other generation uses."""
@@ -30,15 +28,14 @@ MakeEndpoints = Callable[[Start], Sequence[Any]]
 
 @dataclass(slots=True)
 class _Process:
-    process: ForkServerProcess
+    process: Forked
     pipe: Connection
     inbox: Inbox
     pulse: Pulse
     felt: Reading | None = None
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.join()
+        self.process.end()
         self.inbox.close()
         self.pipe.close()
 
@@ -69,6 +66,7 @@ class LocalMembers:
         self._endpoints: Sequence[Any] = ()  # kept: their names must live until they are opened
         self._members: dict[int, _Process] = {}
         self._dismissed: list[_Process] = []
+        self._stillborn: dict[int, str] = {}  # why there is no process, by member
 
     def sources(self) -> list[Any]:
         """What `multiprocessing.connection.wait` can wait for on behalf of `heard`."""
@@ -82,7 +80,12 @@ class LocalMembers:
 
     def heard(self) -> Iterator[Said]:
         """What has been said by now: words, then beats, then deaths."""
+        while self._stillborn:
+            member, detail = self._stillborn.popitem()
+            yield Said(member, GONE, 0, detail)
         for member, running in list(self._members.items()):
+            if member not in self._members:  # gone with another one
+                continue
             gone = wait([running.process.sentinel], 0.0)  # before its last words are read
             for kind, generation, value in running.inbox.take():
                 yield Said(member, kind, generation, value)
@@ -93,31 +96,44 @@ class LocalMembers:
                 running.felt = pulse
                 yield Said(member, BEAT, 0, pulse.step)
             if gone or running.inbox.ended:
-                del self._members[member]
-                running.end()
-                yield Said(member, GONE, 0, death(running.process.exitcode))
+                yield from self._bury(member)
+
+    def _bury(self, member: int) -> list[Said]:
+        """What is to be said of a member that is gone, and of all that went with it."""
+        first = self._members[member].process
+        first.end()
+        gone = [member]
+        if first.has_lost_its_server:
+            same = [n for n, m in self._members.items() if m.process.shares_its_server(first)]
+            gone = [member, *(number for number in same if number != member)]
+        said = []
+        for number in gone:
+            running = self._members.pop(number)
+            said += [Said(number, *words) for words in running.inbox.take()]
+            running.end()
+            said.append(Said(number, GONE, 0, running.process.death()))
+        return said
 
     def spawn(self, action: Spawn | Admit) -> None:
         """Start a process."""
         own, theirs = self._context.Pipe(duplex=True)
         pulse = Pulse()
-        process = self._context.Process(
-            target=self.main,
-            args=(
-                action.rank,
-                action.server,
-                self._program,
-                self._argument,
-                theirs,
-                pulse,
-                self._leaves,
-            ),
-            name=f"dmlf-rank-{action.rank}",
+        arguments = (
+            action.rank,
+            action.server,
+            self._program,
+            self._argument,
+            theirs,
+            pulse,
+            self._leaves,
         )
-        try:
-            process.start()
-        finally:
-            theirs.close()
+        with theirs:
+            try:
+                process = Forked(self._context, action.rank, self.main, arguments)
+            except PeerLost as error:
+                own.close()
+                self._stillborn[action.member] = error.detail
+                return
         self._members[action.member] = _Process(process, own, Inbox(own), pulse)
 
     def admit(self, action: Admit) -> None:
@@ -166,8 +182,7 @@ class LocalMembers:
         """End every process that there still is; return what was not yet heard of them."""
         unheard = []
         for member, running in self._members.items():
-            running.process.kill()
-            running.process.join()
+            running.process.end()
             unheard += [Said(member, *words) for words in running.inbox.take()]
         for running in [*self._members.values(), *self._dismissed]:
             running.end()

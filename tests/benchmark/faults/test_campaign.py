@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,18 +148,19 @@ def test_a_campaign_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     """SIGTERM ends it, whatever its run makes of signals; its folders of checkpoints go too."""
     output = tmp_path / "faults.json"
     command = [sys.executable, "-m", "dmlf", "faults", "--runs", "500", "--output", str(output)]
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    campaign = subprocess.Popen(
-        command, env={**os.environ, "TMPDIR": str(scratch)}, stdout=subprocess.PIPE, text=True
-    )
-    assert campaign.stdout is not None
-    for _ in range(2):
-        assert campaign.stdout.readline()
-    campaign.send_signal(signal.SIGTERM)
-    campaign.communicate(timeout=60)
-    assert campaign.returncode == 128 + signal.SIGTERM
-    assert list(scratch.glob("dmlf-*")) == []
+    # Sockets are made below it, whose paths have at most 107 bytes: no place for pytest's folder.
+    with tempfile.TemporaryDirectory(prefix="stopped-") as scratch:
+        environment = {**os.environ, "TMPDIR": scratch}
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True
+        ) as campaign:
+            assert campaign.stdout is not None
+            for _ in range(2):
+                assert campaign.stdout.readline()
+            campaign.send_signal(signal.SIGTERM)
+            campaign.communicate(timeout=60)
+        assert campaign.returncode == 128 + signal.SIGTERM
+        assert list(Path(scratch).glob("dmlf-*")) == []
     assert not output.exists()
 
 
