@@ -110,7 +110,7 @@ def _ensure_running() -> None:
         forkserver.ensure_running()
     except OSError as error:  # such as a path that is too long for a socket: about 107 bytes
         allowed = f"a folder in which a socket can be made ({error})"
-        raise ConfigError("TMPDIR", tempfile.gettempdir(), allowed) from error
+        raise ConfigError("TMPDIR", tempfile.gettempdir(), allowed) from None
 
 
 def _server() -> int:

@@ -135,7 +135,7 @@ def test_a_run_recovers_from_its_end_at_one_restart(tmp_path: Path) -> None:
 def test_a_temporary_folder_without_room_for_a_socket_is_named(tmp_path: Path) -> None:
     deep = tmp_path / ("deep" * 25)
     deep.mkdir()
-    command = [sys.executable, "-m", "dmlf", "train", "--algorithm", "serial", "--epochs", "1"]
+    command = [sys.executable, "-m", "dmlf", "train", "--task", "synthetic", "--epochs", "1"]
     done = subprocess.run(
         command,
         env={**os.environ, "TMPDIR": str(deep)},
@@ -148,5 +148,5 @@ def test_a_temporary_folder_without_room_for_a_socket_is_named(tmp_path: Path) -
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"dmlf: TMPDIR is '{deep}'")
+    assert done.stderr.startswith(f"dmlf: TMPDIR: '{deep}' is not allowed")
     assert list(deep.iterdir()) == []
