@@ -139,7 +139,7 @@ def test_a_temporary_folder_without_room_for_a_socket_is_named(tmp_path: Path) -
     done = subprocess.run(
         command,
         env={**os.environ, "TMPDIR": str(deep)},
-        cwd=tmp_path,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
