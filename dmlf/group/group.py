@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, SupportsIndex, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +114,10 @@ class Group:
             self.close()
         else:
             self.abandon()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be copied or pickled: the links belong to this process, and are there once."""
+        raise ConfigError("group", "a copy or a pickle", "the group itself, in its own process")
 
     def allocate(self, numel: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """A vector of zeros [numel] that this group sends without a copy; it lives as long."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 import torch
@@ -63,6 +63,8 @@ class DistributedDataParallel(torch.nn.Module):
         group: Group | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(module, torch.nn.Module):
+            raise ConfigError("module", type(module).__name__, "a torch.nn.Module")
         self.module = module
         self.require_backward_grad_sync = True
         self._buffers_to_send = dict(module.named_buffers()) if broadcast_buffers else {}
@@ -138,6 +140,11 @@ class DistributedDataParallel(torch.nn.Module):
                         lambda _gradient: self._begin_backward(synchronizes)
                     )
         return outputs
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be copied or pickled, as a group cannot be; `.module` can."""
+        allowed = "one of its .module, the plain module; wrap that to train it"
+        raise ConfigError("DistributedDataParallel", "a copy or a pickle", allowed)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """That of the plain module; `load_state_dict` takes it, and that of torch's DDP."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 import torch
 
@@ -135,6 +135,11 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def __repr__(self) -> str:
         return f"DistributedOptimizer({self._optimizer!r})"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be copied or pickled, as a group cannot be; its `state_dict` can."""
+        allowed = "one of its state_dict(), or of the optimizer before it is wrapped"
+        raise ConfigError("DistributedOptimizer", "a copy or a pickle", allowed)
 
     def state_dict(self) -> dict[str, Any]:
         """That of the wrapped optimizer."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -149,10 +152,22 @@ def test_bad_options_are_named(alone, options, key) -> None:
 def test_modules_that_cannot_be_trained_are_named(alone) -> None:
     with pytest.raises(ConfigError, match="requires_grad"):
         dmlf.DistributedDataParallel(torch.nn.ReLU())
+    with pytest.raises(ConfigError, match=r"torch\.nn\.Module"):
+        dmlf.DistributedDataParallel([programs.mlp()])
     with pytest.raises(ConfigError, match="lazy"):
         dmlf.DistributedDataParallel(torch.nn.LazyLinear(3))
     with pytest.raises(ConfigError, match=r"wide\.weight"):
         dmlf.DistributedDataParallel(programs.Mixed(), reduction="exact")
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copies_are_those_of_the_plain_module(alone, duplicate) -> None:
+    model = dmlf.DistributedDataParallel(programs.mlp())
+    with pytest.raises(ConfigError, match=r"\.module"):
+        duplicate(model)
+    with pytest.raises(ConfigError, match="group"):
+        duplicate(alone)
+    duplicate(model.module)
 
 
 def test_the_passes_of_reentrant_checkpoints_are_one_term(alone) -> None:

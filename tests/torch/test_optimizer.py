@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -102,6 +104,14 @@ def test_the_wrapper_is_an_optimizer(alone) -> None:
     assert plain.state_dict()["state"][0]["step"] == 2
     with pytest.raises(ConfigError, match="before the optimizer is wrapped"):
         optimizer.add_param_group({"params": []})
+
+
+def test_copies_are_those_of_its_state(alone) -> None:
+    plain = torch.optim.SGD(programs.mlp().parameters(), lr=0.1, momentum=0.9)
+    optimizer = dmlf.DistributedOptimizer(plain)
+    with pytest.raises(ConfigError, match="state_dict"):
+        copy.deepcopy(optimizer)
+    copy.deepcopy(optimizer.state_dict())
 
 
 def test_zero_grad_drops_what_was_not_stepped(alone) -> None:
