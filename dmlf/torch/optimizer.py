@@ -115,7 +115,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 bucket_cap_mb=bucket_cap_mb,
                 algorithm=None if algorithm is None else all_reduce_named(algorithm),
             )
-        self._bound.watch(PassWatch(self._end_pass).begin)
+        self._watch = PassWatch(self._end_pass)
+        self._bound.watch(self._watch.begin)
 
     def release(self) -> None:
         """Synchronise with nobody; `dmlf.elastic` calls it where a group is no more."""
@@ -158,6 +159,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """Clear all gradients, with what is kept of passes since the last step."""
         if self._bound is not None:
             self._bound.forget_terms()
+            self._watch.reset()
         self._passes = 0
         self._is_synchronized = False
         self._optimizer.zero_grad(set_to_none)
@@ -193,6 +195,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def _bring_together(self) -> None:
         self._start()
+        self._watch.reset()
         self._passes = 0
         self._check_bound().reduce()
         self._is_synchronized = True

@@ -114,6 +114,24 @@ def test_copies_are_those_of_its_state(alone) -> None:
     copy.deepcopy(optimizer.state_dict())
 
 
+def test_after_a_pass_that_failed_the_next_one_counts(alone) -> None:
+    model = programs.mlp()
+    optimizer = dmlf.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+    inputs, _ = programs.samples(4)
+    hook = model[0].weight.register_hook(_fail)
+    with pytest.raises(ZeroDivisionError):
+        model(inputs).sum().backward()
+    hook.remove()
+    optimizer.zero_grad()
+    model(inputs).sum().backward()
+    with pytest.raises(ConfigError, match="backward_passes_per_step"):
+        model(inputs).sum().backward()
+
+
+def _fail(_gradient: object) -> None:
+    raise ZeroDivisionError
+
+
 def test_zero_grad_drops_what_was_not_stepped(alone) -> None:
     model = programs.mlp()
     inputs, targets = programs.samples(8)
