@@ -21,7 +21,7 @@ from dmlf.errors import (
     SchemaMismatch,
     TransportError,
 )
-from dmlf.group.arrays import Operand
+from dmlf.group.arrays import Operand, check_dtype
 from dmlf.group.single import SingleBucket
 from dmlf.numerics import ElementwiseAccumulator, ExactAccumulator
 from dmlf.protocol import (
@@ -121,6 +121,9 @@ class Group:
 
     def allocate(self, numel: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """A vector of zeros [numel] that this group sends without a copy; it lives as long."""
+        if isinstance(numel, bool) or not isinstance(numel, int | np.integer) or numel < 0:
+            raise ConfigError("numel", numel, "a whole number, at least 0")
+        check_dtype(dtype)
         with self._turn:
             transport = self._open("allocate")
             self._registers = True
@@ -253,6 +256,7 @@ class Group:
             if local is not None and local is not self._local:
                 self._local, self._driver = local, self._make_driver(transport, local)
             driver, member = self._driver, self.member
+            driver.timeout_s = self.timeout_s  # it may have been changed since the last call
             sent, agreed = driver.messages_sent, False
             self._calling = True
             try:
