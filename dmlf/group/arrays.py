@@ -31,9 +31,7 @@ class Operand:
         self._value = value
         self._is_array = isinstance(value, np.ndarray)
         array = value if self._is_array else _array_of(value)
-        if array.dtype not in _DTYPES:
-            allowed = "numbers of 8 to 64 bits a part, in this machine's byte order"
-            raise ConfigError("array", str(array.dtype), allowed)
+        check_dtype(array.dtype)
         if isinstance(value, np.ma.MaskedArray):
             raise ConfigError("array", "MaskedArray", "an array without a mask")
         self._array = np.ascontiguousarray(array)
@@ -80,6 +78,17 @@ class Operand:
         if self._is_array:
             return shaped
         return _tensor(shaped).to(device=self._value.device, dtype=self._value.dtype)
+
+
+def check_dtype(dtype: npt.DTypeLike) -> None:
+    """Raise ConfigError for a dtype that cannot be sent."""
+    try:
+        known = np.dtype(dtype)
+    except TypeError:
+        known = None
+    if known not in _DTYPES:
+        allowed = "numbers of 8 to 64 bits a part, in this machine's byte order"
+        raise ConfigError("array", str(dtype if known is None else known), allowed)
 
 
 def _text_of(dtype: Any) -> str:

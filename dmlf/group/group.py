@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, SupportsIndex, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from dmlf.errors import (
     SchemaMismatch,
     TransportError,
 )
-from dmlf.group.arrays import Operand
+from dmlf.group.arrays import Operand, check_dtype
 from dmlf.group.single import SingleBucket
 from dmlf.numerics import ElementwiseAccumulator, ExactAccumulator
 from dmlf.protocol import (
@@ -115,8 +115,15 @@ class Group:
         else:
             self.abandon()
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be copied or pickled: the links belong to this process, and are there once."""
+        raise ConfigError("group", "a copy or a pickle", "the group itself, in its own process")
+
     def allocate(self, numel: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """A vector of zeros [numel] that this group sends without a copy; it lives as long."""
+        if isinstance(numel, bool) or not isinstance(numel, int | np.integer) or numel < 0:
+            raise ConfigError("numel", numel, "a whole number, at least 0")
+        check_dtype(dtype)
         with self._turn:
             transport = self._open("allocate")
             self._registers = True
@@ -249,6 +256,7 @@ class Group:
             if local is not None and local is not self._local:
                 self._local, self._driver = local, self._make_driver(transport, local)
             driver, member = self._driver, self.member
+            driver.timeout_s = self.timeout_s  # it may have been changed since the last call
             sent, agreed = driver.messages_sent, False
             self._calling = True
             try:

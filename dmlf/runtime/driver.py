@@ -71,8 +71,9 @@ class NoTransport:
 class Driver:
     """Fulfils a protocol's effects and counts what it costs.
 
-    timeout_s bounds each wait for a message. interrupt is called in every SLICE_S of a wait, and
-    ends it by raising; a message that is there already is never delayed by it.
+    timeout_s bounds each wait for a message, and may be changed between protocols. interrupt is
+    called in every SLICE_S of a wait, and ends it by raising; a message that is there already is
+    never delayed by it.
     Counters grow over all protocols driven: `messages_sent`, `payload_bytes_sent`, `wait_s`
     (seconds blocked in a receive) and `apply_s` (seconds in the optimizer). `observer` is told of
     every effect.
@@ -88,7 +89,7 @@ class Driver:
     ) -> None:
         self._transport = transport
         self._local = local
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._receive = transport.recv
         if interrupt is not None:
             self._interrupt = interrupt
@@ -128,7 +129,7 @@ class Driver:
 
     def _recv(self, effect: Recv) -> Message:
         start = time.monotonic()
-        message = self._receive(effect.src, self._timeout_s)
+        message = self._receive(effect.src, self.timeout_s)
         self.wait_s += time.monotonic() - start
         return message
 

@@ -53,6 +53,16 @@ class GradientBucket:
         self._rows: npt.NDArray[np.float32] = np.empty((0, layout.numel), np.float32)
         self._num_terms = 0
         self._seen = [False] * len(parameters)
+        self._holds_sum = [False] * len(parameters)
+
+    def check_cleared(self, index: int) -> None:
+        """Raise ConfigError if `.grad` still is the sum of all ranks: it would be summed again."""
+        gradient = self.parameters[index].grad
+        if self._holds_sum[index] and gradient is not None and bool(gradient.any()):
+            name = self.layout.placements[index].name
+            allowed = "zero_grad() first; to accumulate, all passes but the last in no_sync()"
+            raise ConfigError(f"gradient of {name}", "the sum of all ranks already", allowed)
+        self._holds_sum[index] = False
 
     def move_in(self, index: int) -> None:
         """Bring the gradient of one parameter here while it is in the cache, and free its own."""
@@ -106,6 +116,9 @@ class GradientBucket:
             if is_used:
                 same = _alike(parameter, view)
                 parameter.grad = view if same else view.to(parameter.device, parameter.dtype)
+        self._holds_sum = [
+            holds or is_used for holds, is_used in zip(self._holds_sum, used, strict=True)
+        ]
 
     def forget_terms(self) -> None:
         """Exact: begin anew; no term is kept."""

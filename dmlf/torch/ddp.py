@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ class DistributedDataParallel(torch.nn.Module):
     float64, those of 16 bits in float32, rounded once). `exact` sums every backward pass of every
     rank, those under `no_sync` too, as a term of its own, in a way that no grouping changes.
     gradient_op: `mean` divides the sum by the world size, `sum` does not: then divide the loss by
-    the global batch, and exact gradients are the same bits at any world size.
+    the global batch, and exact gradients are the same bits at any world size. A sum that was not
+    cleared before the next backward pass is refused: it would be summed again.
     algorithm: any registered all-reduce; that of the group by default.
     transport: of the group that `dmlf.init` makes where there is none yet.
     bucket_cap_mb: MiB of gradients that are summed at once.
@@ -63,6 +64,8 @@ class DistributedDataParallel(torch.nn.Module):
         group: Group | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(module, torch.nn.Module):
+            raise ConfigError("module", type(module).__name__, "a torch.nn.Module")
         self.module = module
         self.require_backward_grad_sync = True
         self._buffers_to_send = dict(module.named_buffers()) if broadcast_buffers else {}
@@ -130,6 +133,7 @@ class DistributedDataParallel(torch.nn.Module):
         if torch.is_grad_enabled():
             self._check_bound()
             self._watch.reset()
+            self._synchronizes = False
             synchronizes = self.require_backward_grad_sync
             self._follows = synchronizes
             for tensor in _tensors_in(outputs):
@@ -138,6 +142,11 @@ class DistributedDataParallel(torch.nn.Module):
                         lambda _gradient: self._begin_backward(synchronizes)
                     )
         return outputs
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be copied or pickled, as a group cannot be; `.module` can."""
+        allowed = "one of its .module, the plain module; wrap that to train it"
+        raise ConfigError("DistributedDataParallel", "a copy or a pickle", allowed)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """That of the plain module; `load_state_dict` takes it, and that of torch's DDP."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 import torch
 
@@ -115,7 +115,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 bucket_cap_mb=bucket_cap_mb,
                 algorithm=None if algorithm is None else all_reduce_named(algorithm),
             )
-        self._bound.watch(PassWatch(self._end_pass).begin)
+        self._watch = PassWatch(self._end_pass)
+        self._bound.watch(self._watch.begin)
 
     def release(self) -> None:
         """Synchronise with nobody; `dmlf.elastic` calls it where a group is no more."""
@@ -136,6 +137,11 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def __repr__(self) -> str:
         return f"DistributedOptimizer({self._optimizer!r})"
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be copied or pickled, as a group cannot be; its `state_dict` can."""
+        allowed = "one of its state_dict(), or of the optimizer before it is wrapped"
+        raise ConfigError("DistributedOptimizer", "a copy or a pickle", allowed)
+
     def state_dict(self) -> dict[str, Any]:
         """That of the wrapped optimizer."""
         return self._optimizer.state_dict()
@@ -153,6 +159,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """Clear all gradients, with what is kept of passes since the last step."""
         if self._bound is not None:
             self._bound.forget_terms()
+            self._watch.reset()
         self._passes = 0
         self._is_synchronized = False
         self._optimizer.zero_grad(set_to_none)
@@ -188,6 +195,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def _bring_together(self) -> None:
         self._start()
+        self._watch.reset()
         self._passes = 0
         self._check_bound().reduce()
         self._is_synchronized = True

@@ -45,6 +45,7 @@ class GradientReducer:
         if isinstance(bucket_cap_mb, bool) or not bucket_cap_mb > 0:
             raise ConfigError("bucket_cap_mb", bucket_cap_mb, "MiB, more than 0")
         self.exact = reduction == "exact"
+        self._is_sum = gradient_op == "sum"
         self.active: list[int] = []  # the ranks that had gradients in the last step
         self._last_active: list[int] = []  # the same, of the last step in which there were any
         self._group = group
@@ -65,9 +66,18 @@ class GradientReducer:
         self._needed: list[int] = []
 
     def watch(self, before: Callable[[], None]) -> None:
-        """Have `before` called within backward, as often as a parameter gets its gradient."""
+        """Have `before` called within backward, as often as a parameter gets its gradient.
+
+        A mean may be averaged again, with what a pass adds to it; a sum must not be summed again.
+        """
         for bucket in self._buckets:
             for index, parameter in enumerate(bucket.parameters):
+                if self._is_sum:
+
+                    def check(_: Any, bucket: GradientBucket = bucket, index: int = index) -> None:
+                        bucket.check_cleared(index)
+
+                    self._hooks.append(parameter.register_hook(check))  # type: ignore[no-untyped-call]
 
                 def hook(_: Any, bucket: GradientBucket = bucket, index: int = index) -> None:
                     before()
@@ -85,6 +95,10 @@ class GradientReducer:
 
     def add_pass(self) -> None:
         """Take note of the end of a backward pass; in `exact` its gradients become a term."""
+        if self._is_sum:  # also what this pass has not touched
+            for bucket in self._buckets:
+                for index in range(len(bucket.parameters)):
+                    bucket.check_cleared(index)
         self._local_terms += 1
         if self.exact:
             for bucket in self._buckets:

@@ -185,6 +185,10 @@ def test_other_arguments_are_checked() -> None:
         (lambda: group.all_reduce(np.zeros(1), reduction="float64"), "reduction"),
         (lambda: group.all_reduce(np.zeros(1), reduction="exact"), "reduction"),
         (lambda: group.all_reduce(np.zeros(1, "f4"), "max", reduction="exact"), "reduction"),
+        (lambda: group.allocate(-1), "numel"),
+        (lambda: group.allocate(2.5), "numel"),  # type: ignore[arg-type]
+        (lambda: group.allocate(1, object), "array"),
+        (lambda: group.allocate(1, "float31"), "array"),
         (lambda: Group(NoTransport(), 0, 1, timeout_s=0.0), "timeout_s"),
         (lambda: Group(NoTransport(), 0, 1, timeout_s=float("nan")), "timeout_s"),
         (lambda: Group(NoTransport(), 0, 1, algorithm="parameter_server"), "algorithm"),
@@ -318,6 +322,18 @@ def test_a_rank_that_never_calls_is_named_within_the_timeout(transport: str) -> 
 
 
 TIMEOUT_S = 30.0
+
+
+def test_a_timeout_that_is_changed_holds_from_the_next_call() -> None:
+    def program(group: Group) -> None:
+        group.barrier()
+        group.timeout_s = 0.2
+        if group.rank == 0:
+            group.barrier()
+
+    error, _ = world("shm", 2, program)
+    assert isinstance(error, DeadlineExceeded)
+    assert error.timeout_s == 0.2
 
 
 @every_transport

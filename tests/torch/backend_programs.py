@@ -415,3 +415,43 @@ def refused() -> list[str]:
                 told.append(str(error))
         dist.barrier()
     return told
+
+
+def sharded_training() -> dict[str, float]:
+    """How far parameters trained by torch's sharded forms are from those that DDP has trained."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    def network() -> torch.nn.Module:
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
+
+    def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for step in range(3):
+            optimizer.zero_grad()
+            model(block(100 * step + rank, 20).reshape(4, 5)).square().mean().backward()
+            optimizer.step()
+
+    def adam(model: torch.nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.parameters(), lr=0.01)
+
+    def vector(module: torch.nn.Module) -> torch.Tensor:
+        return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
+
+    with group() as (rank, size):
+        plain = DistributedDataParallel(network())
+        train(plain, adam(plain))
+        zero = DistributedDataParallel(network())
+        train(zero, ZeroRedundancyOptimizer(zero.parameters(), torch.optim.Adam, lr=0.01))
+        flat = FullyShardedDataParallel(network(), device_id=torch.device("cpu"))
+        train(flat, adam(flat))
+        with FullyShardedDataParallel.summon_full_params(flat):
+            whole = vector(flat).clone()
+        sharded = network()
+        fully_shard(sharded, mesh=init_device_mesh("cpu", (size,)))
+        train(sharded, adam(sharded))
+        gathered = [parameter.full_tensor().reshape(-1) for parameter in sharded.parameters()]
+        expected = vector(plain)
+        found = {"zero": vector(zero), "fsdp": whole, "fully_shard": torch.cat(gathered).detach()}
+        return {name: float((each - expected).abs().max()) for name, each in found.items()}

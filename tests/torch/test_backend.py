@@ -108,6 +108,11 @@ def test_ddp_gives_the_same_bits_however_it_lays_out_its_buckets() -> None:
     assert {digest for digests in per_rank for digest in digests} == {per_rank[0][0]}
 
 
+def test_sharded_forms_train_as_ddp_does() -> None:
+    for distances in dmlf.launch(programs.sharded_training, 2):
+        assert all(distance < 1e-5 for distance in distances.values()), distances
+
+
 def test_a_destroyed_group_leaves_nothing() -> None:
     dmlf.launch(programs.nothing_is_left, 2)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -150,10 +153,22 @@ def test_bad_options_are_named(alone, options, key) -> None:
 def test_modules_that_cannot_be_trained_are_named(alone) -> None:
     with pytest.raises(ConfigError, match="requires_grad"):
         dmlf.DistributedDataParallel(torch.nn.ReLU())
+    with pytest.raises(ConfigError, match=r"torch\.nn\.Module"):
+        dmlf.DistributedDataParallel([programs.mlp()])
     with pytest.raises(ConfigError, match="lazy"):
         dmlf.DistributedDataParallel(torch.nn.LazyLinear(3))
     with pytest.raises(ConfigError, match=r"wide\.weight"):
         dmlf.DistributedDataParallel(training.Mixed(), reduction="exact")
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copies_are_those_of_the_plain_module(alone, duplicate) -> None:
+    model = dmlf.DistributedDataParallel(programs.mlp())
+    with pytest.raises(ConfigError, match=r"\.module"):
+        duplicate(model)
+    with pytest.raises(ConfigError, match="group"):
+        duplicate(alone)
+    duplicate(model.module)
 
 
 def test_the_passes_of_reentrant_checkpoints_are_one_term(alone) -> None:
@@ -178,6 +193,45 @@ def test_the_passes_of_reentrant_checkpoints_are_one_term(alone) -> None:
     assert alone.calls == calls + 1
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("reduction", ["float32", "exact"])
+def test_a_sum_is_not_summed_again(alone, reduction) -> None:
+    model = dmlf.DistributedDataParallel(
+        programs.Branches(), reduction=reduction, gradient_op="sum"
+    )
+    inputs, _ = programs.samples(4)
+
+    def backward(branch: str) -> None:
+        model(inputs, branch=branch)["outputs"][0].sum().backward()
+
+    backward("left")
+    once = [parameter.grad.clone() for parameter in model.module.left.parameters()]
+    for branch in ("left", "right"):  # touches the sum again, or leaves it where it is
+        with pytest.raises(ConfigError, match="zero_grad"):
+            backward(branch)
+    for set_to_none in (False, True):
+        model.zero_grad(set_to_none)
+        backward("left")
+        for parameter, expected in zip(model.module.left.parameters(), once, strict=True):
+            torch.testing.assert_close(parameter.grad, expected, rtol=0, atol=0)
+
+
+def test_a_pass_that_failed_leaves_nothing_to_the_next(alone) -> None:
+    model = dmlf.DistributedDataParallel(programs.mlp())
+    calls = alone.calls
+    inputs, _ = programs.samples(4)
+    hook = model.module[0].weight.register_hook(_fail)
+    with pytest.raises(ZeroDivisionError):
+        model(inputs).sum().backward()
+    hook.remove()
+    with model.no_sync():
+        model(inputs).sum().backward()
+    assert alone.calls == calls
+
+
+def _fail(_gradient: object) -> None:
+    raise ZeroDivisionError
 
 
 def test_sparse_gradients_are_named(alone) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,32 @@ def test_the_wrapper_is_an_optimizer(alone) -> None:
     assert plain.state_dict()["state"][0]["step"] == 2
     with pytest.raises(ConfigError, match="before the optimizer is wrapped"):
         optimizer.add_param_group({"params": []})
+
+
+def test_copies_are_those_of_its_state(alone) -> None:
+    plain = torch.optim.SGD(programs.mlp().parameters(), lr=0.1, momentum=0.9)
+    optimizer = dmlf.DistributedOptimizer(plain)
+    with pytest.raises(ConfigError, match="state_dict"):
+        copy.deepcopy(optimizer)
+    copy.deepcopy(optimizer.state_dict())
+
+
+def test_after_a_pass_that_failed_the_next_one_counts(alone) -> None:
+    model = programs.mlp()
+    optimizer = dmlf.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+    inputs, _ = programs.samples(4)
+    hook = model[0].weight.register_hook(_fail)
+    with pytest.raises(ZeroDivisionError):
+        model(inputs).sum().backward()
+    hook.remove()
+    optimizer.zero_grad()
+    model(inputs).sum().backward()
+    with pytest.raises(ConfigError, match="backward_passes_per_step"):
+        model(inputs).sum().backward()
+
+
+def _fail(_gradient: object) -> None:
+    raise ZeroDivisionError
 
 
 def test_zero_grad_drops_what_was_not_stepped(alone) -> None:

@@ -49,7 +49,8 @@ class Wire:
         self._tensor = tensor = tensor.detach()
         plain = tensor.resolve_conj().resolve_neg().contiguous()
         self._copy = None if plain.data_ptr() == tensor.data_ptr() else plain
-        self.flat: Vector = (plain if bits is None else plain.view(bits)).numpy().reshape(-1)
+        # `numpy()` would forbid torch to resize the storage, as FSDP does to free parameters.
+        self.flat: Vector = np.from_dlpack(plain if bits is None else plain.view(bits)).reshape(-1)
         self.text = f"{str(dtype)[6:]}{list(tensor.shape)}"
 
     @property
