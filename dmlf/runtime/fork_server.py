@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-from dmlf.errors import PeerLost
+from dmlf.errors import ConfigError, PeerLost
 
 READY_S = 120.0
 """How long a fork server may take to be ready: its imports."""
@@ -45,7 +46,7 @@ class Forked:
     ) -> None:
         name = f"dmlf-rank-{rank}"
         self._process = context.Process(target=target, args=arguments, name=name)
-        forkserver.ensure_running()
+        _ensure_running()
         self._server = _server()
         try:
             with _answer_within(ANSWER_S if Forked._ready == self._server else READY_S):
@@ -55,6 +56,10 @@ class Forked:
             _kill(self._server)
             detail = _ended(self._server, ANSWER_S)
             raise PeerLost(f"rank {rank}", f"{detail} before it could start this rank") from None
+        except (KeyboardInterrupt, SystemExit):
+            if Forked._ready != self._server:  # its imports may take long, and nobody waits for it
+                _kill(self._server)
+            raise
         Forked._ready = self._server
 
     @property
@@ -102,6 +107,24 @@ def death(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return f"killed by {signal.Signals(-exitcode).name}"
     return f"its process ended with exit code {exitcode} before it had a result"
+
+
+def _ensure_running() -> None:
+    """Start the fork server with SIGINT blocked, until it ignores it (see `in_fork_server`).
+
+    Raises ConfigError where the temporary folder's path leaves no room for a socket's name.
+    """
+    resource_tracker.ensure_running()  # else the fork server would start it, which unblocks SIGINT
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    except OSError as error:
+        if error.errno is not None:  # which says what is wrong, and with what
+            raise
+        folder = tempfile.gettempdir()
+        raise ConfigError("TMPDIR", folder, f"a folder with a shorter path ({error})") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _server() -> int:
