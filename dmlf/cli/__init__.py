@@ -67,13 +67,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code."""
+    """Run one verb and return the exit code. Raises KeyboardInterrupt."""
     parsed = make_parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed))
-    except KeyboardInterrupt:
-        print("dmlf: interrupted", file=sys.stderr)
-        return 130
     except DmlfError as error:
         if isinstance(error, RemoteError):
             print(error.traceback, file=sys.stderr, end="")

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from typing import Any
@@ -56,6 +56,10 @@ class Forked:
             _kill(self._server)
             detail = _ended(self._server, ANSWER_S)
             raise PeerLost(f"rank {rank}", f"{detail} before it could start this rank") from None
+        except (KeyboardInterrupt, SystemExit):
+            if Forked._ready != self._server:  # its imports may take long, and nobody waits for it
+                _kill(self._server)
+            raise
         Forked._ready = self._server
 
     @property
@@ -106,11 +110,21 @@ def death(exitcode: int | None) -> str:
 
 
 def _ensure_running() -> None:
+    """Start the fork server with SIGINT blocked, until it ignores it (see `in_fork_server`).
+
+    Raises ConfigError where the temporary folder's path leaves no room for a socket's name.
+    """
+    resource_tracker.ensure_running()  # else the fork server would start it, which unblocks SIGINT
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         forkserver.ensure_running()
-    except OSError as error:  # such as a path that is too long for a socket: about 107 bytes
-        allowed = f"a folder in which a socket can be made ({error})"
-        raise ConfigError("TMPDIR", tempfile.gettempdir(), allowed) from None
+    except OSError as error:
+        if error.errno is not None:  # which says what is wrong, and with what
+            raise
+        folder = tempfile.gettempdir()
+        raise ConfigError("TMPDIR", folder, f"a folder with a shorter path ({error})") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _server() -> int:

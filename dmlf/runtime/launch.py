@@ -20,7 +20,7 @@ from dmlf.runtime.fork_server import EXIT_S, Forked
 from dmlf.runtime.outcomes import collect
 from dmlf.runtime.stop import StopSignal
 
-_OF_EVERY_RANK = ("dmlf.runtime.fork_server_exit", "dmlf.runtime.child")
+_OF_EVERY_RANK = ("dmlf.runtime.in_fork_server", "dmlf.runtime.child")
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

@@ -1,9 +1,13 @@
-"""Imported by the fork server alone: it clears up after a launcher that was killed."""
+"""Imported first by the fork server, and by it alone.
+
+It leaves an interrupt from the terminal to the launcher, and clears up after one that was killed.
+"""
 
 from __future__ import annotations
 
 import atexit
 import os
+import signal
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
@@ -19,3 +23,5 @@ def _remove_socket(fork_server: int) -> None:
 
 
 atexit.register(_remove_socket, os.getpid())
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
