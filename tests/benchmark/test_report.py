@@ -93,6 +93,17 @@ def test_oversubscribed_points_are_left_out_of_the_answer_and_explained(tmp_path
     assert "(Oversubscribed.)" in section(text, FIGURES["throughput"])
 
 
+def test_statements_with_a_reservation_fold_behind_those_without(tmp_path: Path) -> None:
+    crowded = rows("ring-shm", 4, FAST, oversubscribed=True)
+    text = report(tmp_path, SERIAL, rows("ring-queue", 2, FAST), crowded)
+    shown, _, folded = section(text, FIGURES["throughput"]).partition("<details>")
+    assert "1 statement with a reservation" in folded
+    assert "- ring-queue at world size 2 is faster than serial" in shown
+    assert "- ring-shm at world size 4" not in shown
+    assert "- ring-shm at world size 4 is faster than serial" in folded
+    assert "(Oversubscribed.)" in folded
+
+
 def test_more_servers_are_another_contestant_in_every_statement(tmp_path: Path) -> None:
     more = "parameter_server-queue, 2 servers"
     one = rows("parameter_server-queue", 2, [50.0, 50.1, 50.2, 50.3, 50.4])

@@ -117,23 +117,27 @@ def _alternative(name: str, judged: Sequence[tuple[Cohort, Sequence[Judged]]]) -
 
 
 def _reservation(claim: Judged) -> str:
-    words = claim.finding.reservation
-    return f" ({words.capitalize()}.)" if words else ""
+    return f" ({claim.finding.reservation.capitalize()}.)"
 
 
 def _interpretation(cohort: Cohort, claims: Sequence[Judged]) -> str:
-    lines = [
-        escape(claim.text) + _reservation(claim)
-        for claim in claims
-        if claim.outcome != Outcome.NO_DATA
-    ]
+    said = [claim for claim in claims if claim.outcome != Outcome.NO_DATA]
     silent = [escape(claim.text) for claim in claims if claim.outcome == Outcome.NO_DATA]
+    clear = [escape(claim.text) for claim in said if not claim.finding.reservation]
+    reserved = [
+        escape(claim.text) + _reservation(claim) for claim in said if claim.finding.reservation
+    ]
     parts = [f"**{escape(cohort.label)}: what the data say**"]
-    if lines:
-        parts.append(bullets(lines))
+    if clear:
+        parts.append(bullets(clear))
+    if reserved and clear:
+        summary = f"{count(len(reserved), 'statement')} with a reservation: oversubscribed, or measured beside other work"
+        parts.append(details(summary, bullets(reserved)))
+    elif reserved:
+        parts.append(bullets(reserved))
     if silent:
         summary = f"{count(len(silent), 'comparison')} without enough data for a statement"
         parts.append(details(summary, bullets(silent)))
-    if not lines and not silent:
+    if not said and not silent:
         parts.append("No comparison was planned.")
     return "\n\n".join(parts)
