@@ -131,8 +131,8 @@ def _interpretation(cohort: Cohort, claims: Sequence[Judged]) -> str:
     if clear:
         parts.append(bullets(clear))
     if reserved and clear:
-        summary = f"{count(len(reserved), 'statement')} with a reservation: oversubscribed, or measured beside other work"
-        parts.append(details(summary, bullets(reserved)))
+        why = "with a reservation: oversubscribed, or measured beside other work"
+        parts.append(details(f"{count(len(reserved), 'statement')} {why}", bullets(reserved)))
     elif reserved:
         parts.append(bullets(reserved))
     if silent:
