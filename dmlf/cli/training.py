@@ -188,6 +188,8 @@ def _train(parsed: argparse.Namespace) -> int:
         )
         metrics = build_metrics(result, sys.argv, constraints_path())
     except DmlfError as error:
+        if isinstance(error, ConfigError) and not struck:
+            faults = []  # the run never began: that they did not fire is no news
         if parsed.output is not None:
             parsed.output.unlink(missing_ok=True)  # of an earlier run: it says nothing of this one
             _write_failure(parsed.output.with_name(FAILURE), config, started_at, error)

@@ -65,7 +65,7 @@ OF_MEMBERSHIP = (FaultKind.LEAVE, FaultKind.JOIN)
 """Kinds that are no faults, but changes that are asked for."""
 _ANYWHERE = (FaultKind.KILL, FaultKind.STOP, FaultKind.DELAY)
 _NUMBERS = ("rank", "step", "round", "bucket", "generation", "count")
-_FIELD = re.compile(r"([a-z]+)=([A-Za-z0-9_.]+)")
+_FIELD = re.compile(r"([a-z]+)=([A-Za-z0-9_.-]+)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,17 +193,20 @@ def run_member(
         voice.say(FAILED, 0, typed(rank, error))
         receive_parcel(pipe)
         os._exit(1)
-    voice.say(JOINED, 0)
-    while True:
-        while not pipe.poll(IDLE_S):
-            voice.tell_wish()
-        order = receive_parcel(pipe)
-        if isinstance(order, ExitOrder):
-            return
-        if isinstance(order, AbortOrder):  # it crossed this member's own word on its way
-            voice.say(ACKNOWLEDGED, order.generation)
-        elif isinstance(order, StartOrder):
-            voice.say(*_outcome(order, Line(pipe, pulse, voice, order.generation), made.run))
+    try:
+        voice.say(JOINED, 0)
+        while True:
+            while not pipe.poll(IDLE_S):
+                voice.tell_wish()
+            order = receive_parcel(pipe)
+            if isinstance(order, ExitOrder):
+                return
+            if isinstance(order, AbortOrder):  # it crossed this member's own word on its way
+                voice.say(ACKNOWLEDGED, order.generation)
+            elif isinstance(order, StartOrder):
+                voice.say(*_outcome(order, Line(pipe, pulse, voice, order.generation), made.run))
+    except (EOFError, ConnectionError):  # the launcher is gone: there is nobody to tell
+        os._exit(1)
 
 
 def _outcome(

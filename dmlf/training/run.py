@@ -162,7 +162,9 @@ def _check_restarts(job: RankJob, restarts: RestartPolicy, here: bool, hosts: bo
             allowed = f"{spec.kind} with transport tcp: the others have no frames"
             raise ConfigError("fault", str(spec), allowed)
         if spec.kind is FaultKind.DISK_FULL and job.checkpoint is None:
-            raise ConfigError("fault", str(spec), "disk-full with a folder of checkpoints")
+            raise ConfigError(
+                "fault", str(spec), "disk-full with a folder of checkpoints (--checkpoint-dir)"
+            )
         if spec.kind in OF_MEMBERSHIP and not restarts.elastic:
             raise ConfigError("fault", str(spec), f"{spec.kind} with min_workers or max_workers")
         if spec.kind is FaultKind.JOIN and hosts:

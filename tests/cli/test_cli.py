@@ -75,6 +75,7 @@ def test_train_writes_metrics(capsys: pytest.CaptureFixture[str], tmp_path: Path
         ),
         (["simulate", "tree", "--num-servers", "2"], ["num_servers", "2", "tree", "no servers"]),
         (["replay", *SMALL], ["algorithm", "serial"]),
+        (["train", *SMALL, "--fault", "kill:rank=9,step=1"], ["fault", "rank=9", "rank below 1"]),
     ],
 )
 def test_bad_input_is_one_line_with_the_remedy(

@@ -45,7 +45,7 @@ def test_a_fault_is_read_and_written(text: str, spec: FaultSpec) -> None:
         ("kill", ["rank=..."]),
         ("kill:rank=1", ["step=..."]),
         ("kill:rank=1,step=2,rank=3", ["rank once"]),
-        ("kill:rank=-1,step=2", ["whole number as rank", "NAME=VALUE"]),
+        ("kill:rank=-1,step=2", ["whole number as rank"]),
         ("kill:rank=1,step=two", ["whole number as step"]),
         ("kill:rank=1,step=99999999999999", ["whole number"]),
         ("kill:rank=1,step=2,phase=lunch", ["a phase of", "all_gather", "compute"]),
