@@ -120,7 +120,7 @@ class Agent:
                 self._members.abort(_MEMBER, int(message["generation"]))
             case "dismissed":
                 if message["refused"] is not None:
-                    reason = f"something else: {message['refused']}"
+                    reason = f"one that the coordinator admits ({message['refused']})"
                     raise ConfigError("worker", self._host, reason)
                 self._ended = f"rank {self._rank} left"
             case "end":
