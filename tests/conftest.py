@@ -2,5 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
+import pytest
+
 from dmlf.conformance.leftovers import nothing_left_behind as nothing_left_behind
 from dmlf.conformance.leftovers import warm_fork_server as warm_fork_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Heed SIGINT, also where a shell started the tests in the background, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -27,7 +27,8 @@ def _children() -> set[int]:
     return pids
 
 
-def _shared_memory() -> set[str]:
+def shared_memory() -> set[str]:
+    """The names in /dev/shm, without semaphores."""
     folder = Path("/dev/shm")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     # Semaphores come and go with other programs of this host; Python's tracker unlinks ours.
@@ -46,7 +47,7 @@ def warm_fork_server() -> None:
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Fail a test that leaves a child process or a shared-memory entry."""
-    processes, segments = _children(), _shared_memory()
+    processes, segments = _children(), shared_memory()
     yield
     assert _children() <= processes, "a process was left behind"
-    assert _shared_memory() <= segments, "a shared-memory entry was left behind"
+    assert shared_memory() <= segments, "a shared-memory entry was left behind"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dmlf.conformance.leftovers import shared_memory
 from dmlf.errors import DeadlineExceeded, PeerLost, TransportError
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.runtime import process_context, run_ranks
@@ -326,11 +327,11 @@ def finished(endpoints: list[object]) -> None:
 @pytest.mark.parametrize("run", [finished, killed])
 def test_nothing_is_left_whatever_ends_the_ranks(run: Callable[[list[object]], None]) -> None:
     gc.collect()
-    before, segments = descriptors(), set(os.listdir("/dev/shm"))
+    before, segments = descriptors(), shared_memory()
     endpoints = create_endpoints(SPAWN, 3)
     run(list(endpoints))
     del endpoints
     gc.collect()
     assert descriptors() <= before
-    assert set(os.listdir("/dev/shm")) <= segments
+    assert shared_memory() <= segments
     assert threading.active_count() < 20
