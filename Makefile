@@ -46,7 +46,8 @@ $(DOCS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	@touch $@
 
-# The stamp comes last: an interrupted installation is started again.
+# The stamp comes last: an interrupted installation is started again. Compiled here, the package's
+# modules start every run faster also where Python was told not to write what it compiles.
 $(INSTALLED): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "dmlf needs Python 3.11 or later; found: $$("$(PYTHON)" --version 2>&1 || true)." \
@@ -54,4 +55,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	"$(PYTHON)" -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
 	  --editable ".[torch,workflow,development]"
+	$(BIN)/python -m compileall -q dmlf
 	@touch $@

@@ -38,9 +38,7 @@ def preflight(config: RunConfig) -> list[str]:
         return ["dmlf.training.unsynchronized", *(["torch.distributed"] if over_torch else [])]
     if importlib.util.find_spec("torch") is None:
         require_torch()
-    return [
-        "dmlf.training.unsynchronized",
-        "dmlf.training.torch_backend",
-        "torch",
-        *task.preload,
-    ]
+    modules = ["dmlf.training.unsynchronized", "dmlf.training.torch_backend", "torch"]
+    if config.algorithm == "ddp":
+        modules.append("torch._dynamo")  # DDP imports it, which takes every rank over a second
+    return [*modules, *task.preload]
