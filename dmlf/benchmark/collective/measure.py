@@ -1,4 +1,4 @@
-"""The measurement: contestants take turns, in a new order every round, at every size."""
+"""The measurement: in every round, at every size, contestants take turns in a new order."""
 
 from __future__ import annotations
 
@@ -79,8 +79,7 @@ def measure(config: CollectiveConfig, *, exclusive: bool = False) -> Measured:
         for world_size in config.world_sizes:
             with _contestants(config, world_size, libraries) as (processes, call, reasons):
                 skipped += [Skipped(name, world_size, why) for name, why in reasons.items()]
-                for size in _with_progress(config.sizes):
-                    cells += _measure_size(config, world_size, size, processes, call)
+                cells += _measure_all_sizes(config, world_size, processes, call)
         load_after = os.getloadavg()
     return Measured(
         config=config,
@@ -94,11 +93,6 @@ def measure(config: CollectiveConfig, *, exclusive: bool = False) -> Measured:
         load_before=load_before,
         load_after=load_after,
     )
-
-
-def _with_progress(sizes: tuple[int, ...]) -> Iterator[int]:
-    """The sizes, with a bar where somebody is watching."""
-    return (sizes[index] for index in progress(range(len(sizes)), 0))
 
 
 @contextlib.contextmanager
@@ -132,25 +126,30 @@ def _contestants(
         yield processes, call, skipped
 
 
-def _measure_size(
-    config: CollectiveConfig,
-    world_size: int,
-    size: int,
-    processes: dict[str, int],
-    call: Measure,
+def _measure_all_sizes(
+    config: CollectiveConfig, world_size: int, processes: dict[str, int], call: Measure
 ) -> list[Cell]:
-    """All rounds of one size; every contestant is warm, and knows how many calls make its turn."""
-    numel = size // 4
-    calls = {name: _calls_per_turn(config.round_s, name, numel, call) for name in processes}
-    samples: dict[str, list[float]] = {name: [] for name in processes}
-    for round_ in range(config.rounds):
-        order = sorted(processes)
-        random.Random(f"{config.seed} {world_size} {size} {round_}").shuffle(order)
-        for name in order:
-            samples[name].append(call(name, numel, calls[name]) / calls[name])
+    """All rounds of one world size; every contestant is warm, and knows its calls of a turn.
+
+    A round visits every size, so that what disturbs the machine for a second spoils one round of
+    some sizes, which a median bears, and not all rounds of one.
+    """
+    points = [(size, name) for size in config.sizes for name in processes]
+    calls = {
+        (size, name): _calls_per_turn(config.round_s, name, size // 4, call)
+        for size, name in points
+    }
+    samples: dict[tuple[int, str], list[float]] = {point: [] for point in points}
+    for round_ in progress(range(config.rounds), 0):
+        for size in config.sizes:
+            order = sorted(processes)
+            random.Random(f"{config.seed} {world_size} {size} {round_}").shuffle(order)
+            for name in order:
+                point = (size, name)
+                samples[point].append(call(name, size // 4, calls[point]) / calls[point])
     return [
-        Cell(name, world_size, size, processes[name], calls[name], tuple(samples[name]))
-        for name in processes
+        Cell(name, world_size, size, processes[name], calls[size, name], tuple(samples[size, name]))
+        for size, name in points
     ]
 
 
