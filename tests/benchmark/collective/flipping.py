@@ -14,11 +14,11 @@ from dmlf.transport.queue import create_endpoints
 
 
 class FlippingTransport:
-    """Rank 0's fifth vector arrives with one bit of its third element flipped."""
+    """Rank 0's second vector arrives with one bit of its third element flipped."""
 
     def __init__(self, transport: Transport, rank: int) -> None:
         self._transport = transport
-        self._left = 5 if rank == 0 else -1
+        self._left = 2 if rank == 0 else -1
         self.allocate = transport.allocate
         self.recv = transport.recv
         self.close = transport.close
