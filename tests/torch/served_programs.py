@@ -11,6 +11,7 @@ from tests.torch.training import (
     Arrays,
     arrays,
     digest,
+    exact_step,
     logical_shards,
     loss_of,
     mlp,
@@ -61,15 +62,7 @@ def served_serially(steps: int, kind: str) -> Arrays:
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 ** (step % 2))
     for step in range(steps):
-        terms = []
-        for inputs, targets in logical_shards(step):
-            loss_of(model(inputs), targets).backward()
-            terms.append([parameter.grad for parameter in model.parameters()])
-            optimizer.zero_grad()
-        for parameter, gradients in zip(model.parameters(), zip(*terms, strict=True), strict=True):
-            parameter.grad = dmlf.exact_sum(gradients)
-        optimizer.step()
-        optimizer.zero_grad()
+        exact_step(model, optimizer, step)
         schedule.step()
     return arrays(model)
 

@@ -58,21 +58,26 @@ def loss_of(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return cross_entropy(outputs, targets, reduction="sum") / GLOBAL_BATCH
 
 
+def exact_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """One step of plain torch, with the exact sum of the gradients of all shards."""
+    terms = []
+    for inputs, targets in logical_shards(step):
+        loss_of(model(inputs), targets).backward()
+        terms.append([parameter.grad for parameter in model.parameters()])
+        optimizer.zero_grad()
+    for parameter, gradients in zip(model.parameters(), zip(*terms, strict=True), strict=True):
+        parameter.grad = dmlf.exact_sum(gradients)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def serial_training(steps: int) -> Arrays:
     """The reference: plain torch, with the exact sum of the gradients of all shards."""
     one_thread()
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for step in range(steps):
-        terms = []
-        for inputs, targets in logical_shards(step):
-            loss_of(model(inputs), targets).backward()
-            terms.append([parameter.grad for parameter in model.parameters()])
-            optimizer.zero_grad()
-        for parameter, gradients in zip(model.parameters(), zip(*terms, strict=True), strict=True):
-            parameter.grad = dmlf.exact_sum(gradients)
-        optimizer.step()
-        optimizer.zero_grad()
+        exact_step(model, optimizer, step)
     return arrays(model)
 
 
