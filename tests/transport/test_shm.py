@@ -23,6 +23,7 @@ from dmlf.transport.shm import ShmTransport, create_endpoints
 from dmlf.transport.shm import transport as module
 from dmlf.transport.shm.links import INLINE_BYTES
 from dmlf.transport.shm.memory import SEGMENT_SLOTS, physical_bytes
+from dmlf.transport.waiting import LOOK_S
 
 TIMEOUT_S = 30.0
 PROGRAMS = "dmlf.conformance.programs"
@@ -170,65 +171,47 @@ def test_what_is_no_number_is_refused() -> None:
         first.send(1, Message(tag(), np.zeros(2, dtype="f4,f8,i2,i2")))
 
 
-@pytest.mark.parametrize("cores", [1, 2])
-def test_ranks_sleep_at_once_where_they_outnumber_the_cores(
-    cores: int, sleepless: list[int], monkeypatch: pytest.MonkeyPatch
+def test_a_rank_offers_its_core_while_it_looks_and_then_sleeps(
+    sleepless: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(cores)))
-    spins: list[float] = []
-    monkeypatch.setattr(ShmTransport, "_spin", lambda *args: spins.append(args[-1]))
+    offers: list[int] = []
+    monkeypatch.setattr(module.os, "sched_yield", lambda: offers.append(len(sleepless)))
     _, second = group(2)
     with pytest.raises(DeadlineExceeded):
-        second.recv(0, 0.001)
-    assert len(spins) == cores - 1
+        second.recv(0, 10 * LOOK_S)
+    assert offers
+    assert set(offers) == {0}  # none after the first sleep
     assert sleepless
 
 
-def test_a_rank_does_not_spin_for_a_peer_on_its_own_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1})
-    spins: list[float] = []
-    monkeypatch.setattr(ShmTransport, "_spin", lambda *args: spins.append(args[-1]))
-    monkeypatch.setattr(module.cores.CoreMover, "leave", lambda *_: False)
-    first, second = group(2)
-    for core, expected in ((4, 1), (4, 1), (5, 2)):  # 4: the first wait knows nothing of the peer
-        monkeypatch.setattr(module.cores, "current_core", lambda core=core: core)
-        for transport, peer in ((first, 1), (second, 0)):
-            with pytest.raises(DeadlineExceeded):
-                transport.recv(peer, 0.001)
-        assert len(spins) == expected
-
-
-def test_the_higher_of_two_ranks_leaves_the_core_they_share(
-    monkeypatch: pytest.MonkeyPatch,
+def test_it_looks_no_longer_than_it_may_wait(
+    sleepless: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1})
-    here = [4]
+    monkeypatch.setattr(module, "LOOK_S", TIMEOUT_S)
+    _, second = group(2)
+    start = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        second.recv(0, 0.01)
+    assert time.monotonic() - start < TIMEOUT_S / 2
+    assert not sleepless
 
-    def leave(_: object, core: int) -> bool:
-        left.append(core)
-        here[0] = 5
-        return True
 
-    left: list[int] = []
-    monkeypatch.setattr(module.cores.CoreMover, "leave", leave)
-    monkeypatch.setattr(module.cores, "current_core", lambda: here[0])
-    spins: list[float] = []
-    monkeypatch.setattr(ShmTransport, "_spin", lambda *args: spins.append(args[-1]))
-    first, second = group(2)
-    for transport, peer, expected in ((first, 1, []), (second, 0, [4]), (first, 1, [4])):
-        here[0] = 4
-        with pytest.raises(DeadlineExceeded):
-            transport.recv(peer, 0.001)
-        assert left == expected
-    assert len(spins) == 3  # there the peer can run while this one spins
+def test_a_thread_beside_the_main_one_sleeps_at_once(
+    sleepless: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.os, "sched_yield", lambda: pytest.fail("it looked"))
+    _, second = group(2)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(DeadlineExceeded):
+        pool.submit(second.recv, 0, 0.01).result(TIMEOUT_S)
+    assert sleepless
 
 
 @pytest.mark.parametrize("sleeps", [True, False])
 def test_no_wakeup_is_lost(sleeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of hand-overs, each of which would otherwise wait for the end of a long sleep."""
     monkeypatch.setattr(module.kernel, "MAX_SLEEP_S", TIMEOUT_S)
+    monkeypatch.setattr(module, "LOOK_S", 0.0 if sleeps else LOOK_S)
     first, second = group(2)
-    first._spins = second._spins = not sleeps
 
     def answer() -> None:
         for index in range(2000):

@@ -1,8 +1,8 @@
 """The group's shared memory: one anonymous file, cut into one arena per rank.
 
 An arena begins with words that only its owner writes. In the first cache line: the rank for which
-the owner sleeps, and the core on which it last waited (both plus 1; 0: none). Then, one line per
-peer: how many of the peer's messages it has done with. Then come the first segments of tokens,
+the owner sleeps (plus 1; 0: none). Then, one line per peer: how many of the peer's messages it has
+done with. Then come the first segments of tokens,
 one per peer, and then what `Arena.take` hands out.
 """
 
@@ -54,10 +54,6 @@ class GroupMemory:
     def sleep_flag(self, rank: int) -> int:
         """Where `rank` writes for whom it sleeps."""
         return self.start(rank)
-
-    def core(self, rank: int) -> int:
-        """Where `rank` writes on which core it waits."""
-        return self.start(rank) + 8
 
     def done_count(self, rank: int, src: int) -> int:
         """Where `rank` writes how many messages from `src` it has done with."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -15,16 +14,14 @@ import numpy.typing as npt
 
 from dmlf.errors import DeadlineExceeded, TransportError
 from dmlf.protocol import Message
-from dmlf.transport import cores
 from dmlf.transport.registry import register_transport
 from dmlf.transport.shm import kernel
 from dmlf.transport.shm.links import BYTES, INLINE_BYTES, Incoming, Outgoing, dtype_code
 from dmlf.transport.shm.memory import Arena, Bytes, GroupMemory, map_file, physical_bytes
 from dmlf.transport.shm.staging import Staging
+from dmlf.transport.waiting import LOOK_S, may_look
 
-SPIN_S = 1e-4
-"""How long a receive looks for its message before it sleeps: twice what waking up costs."""
-_LOOKS = 32
+_LOOKS = 8  # between two looks at the clock
 
 
 class ShmTransport:
@@ -54,15 +51,10 @@ class ShmTransport:
             peer: Incoming(self._group, memory.first_segment(peer, rank)) for peer in peers
         }
         self._peer_flags = {peer: memory.sleep_flag(peer) >> 3 for peer in peers}
-        self._peer_cores = {peer: memory.core(peer) >> 3 for peer in peers}
         own = self._arena.start
         self._own_flag = (memory.sleep_flag(rank) - own) >> 3
-        self._own_core = (memory.core(rank) - own) >> 3
         self._done_words = {peer: (memory.done_count(rank, peer) - own) >> 3 for peer in peers}
         self._current: int | None = None  # the peer whose last message may still be read
-        # Where ranks outnumber the cores, the one that is waited for needs this one's core.
-        self._spins = memory.group_size <= len(os.sched_getaffinity(0))
-        self._mover = cores.CoreMover()
 
     def allocate(self, numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A registered vector of zeros: sent without a copy. Raises TransportError when full."""
@@ -130,21 +122,11 @@ class ShmTransport:
         return offset
 
     def _wait(self, src: int, slot: int, number: int, timeout_s: float) -> None:
-        """Return when the word at `slot` is `number`: spin a little, then sleep."""
+        """Return when the word at `slot` is `number`: look for it a while, then sleep."""
         deadline = time.monotonic() + timeout_s
         own, words = self._arena.words, self._words
-        # Beside the main thread a spinning one would keep the interpreter from it.
-        if self._spins and threading.current_thread() is threading.main_thread():
-            core = cores.current_core()
-            if core + 1 == words[self._peer_cores[src]] and src < self._rank:
-                self._mover.leave(core)
-                core = cores.current_core()
-            own[self._own_core] = core + 1
-            # A peer that was last seen on this very core cannot send before this rank sleeps.
-            if core + 1 != words[self._peer_cores[src]] and self._spin(
-                slot >> 3, number, timeout_s
-            ):
-                return
+        if may_look() and self._look(slot >> 3, number, timeout_s):
+            return
         own[self._own_flag] = src + 1
         try:
             while True:
@@ -159,11 +141,12 @@ class ShmTransport:
         finally:
             own[self._own_flag] = 0
 
-    def _spin(self, index: int, number: int, timeout_s: float) -> bool:
-        """Look at the word until it is `number`; False if it is not for SPIN_S."""
-        words, until = self._words, time.monotonic() + min(SPIN_S, timeout_s)
+    def _look(self, index: int, number: int, timeout_s: float) -> bool:
+        """Look at the word until it is `number`; False if it is not for LOOK_S."""
+        words, until = self._words, time.monotonic() + min(LOOK_S, timeout_s)
         while True:
             for _ in range(_LOOKS):
+                os.sched_yield()
                 if words[index] == number:
                     return True
             if time.monotonic() >= until:

@@ -11,7 +11,6 @@ from collections import deque
 from contextlib import suppress
 
 from dmlf.errors import ChecksumMismatch, FrameError, PeerLost, SourceMismatch
-from dmlf.transport.cores import current_core
 from dmlf.transport.tcp.frames import PIECE_BYTES, Frame, FrameParser, Rules
 from dmlf.transport.tcp.sockets import WOULD_BLOCK
 
@@ -142,14 +141,6 @@ class Link:
         return int.from_bytes(
             fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder
         )
-
-    def peer_runs_elsewhere(self) -> bool:
-        """Whether the peer was on another core than this one when it last sent, on one host.
-
-        If not it cannot send before this rank sleeps.
-        """
-        last = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_INCOMING_CPU)
-        return last != current_core()
 
     def close(self) -> None:
         """Hang up; what the kernel has taken is still delivered."""

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from dmlf.errors import ConfigError, DeadlineExceeded
 from dmlf.protocol import Message
 from dmlf.transport.base import Interrupt, allocate_plain, never
-from dmlf.transport.cores import CoreMover, current_core
 from dmlf.transport.registry import register_transport
 from dmlf.transport.tcp import mesh
 from dmlf.transport.tcp.auth import Identity, check_key
@@ -33,6 +32,7 @@ from dmlf.transport.tcp.greeting import Credentials
 from dmlf.transport.tcp.links import Link
 from dmlf.transport.tcp.sockets import Address, Listener, listen
 from dmlf.transport.tcp.tls import Tls
+from dmlf.transport.waiting import LOOK_S, may_look
 
 CONNECT_S = 60.0
 """How long the ranks of a group wait for one another."""
@@ -40,8 +40,6 @@ CLOSE_S = 5.0
 """How long `close` tries to hand over what was sent."""
 ACKNOWLEDGED_S = 1e-3
 """How often `close` asks whether all has arrived: the kernel does not tell."""
-SPIN_S = 1e-4
-"""How long a receive looks for its message before it sleeps: twice what waking up costs."""
 _PURPOSE = "mesh"
 
 
@@ -74,9 +72,6 @@ class TcpTransport:
         self._cuts = False
         self._registered: list[tuple[int, int]] = []  # (first address, one past the last)
         self._vectors: list[npt.NDArray[Any]] = []
-        self._mover = CoreMover()
-        # Where ranks outnumber the cores, the one that is waited for needs this one's core.
-        self._spins = size <= len(os.sched_getaffinity(0))
 
     def allocate(self, numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A plain vector, remembered: what the kernel does not take at once is not copied."""
@@ -169,16 +164,12 @@ class TcpTransport:
                 raise DeadlineExceeded(self._rank, src, timeout_s)
             if moved:
                 looks_until = 0.0
-            elif not looks_until:
-                looks_until = now
-                if self._spins and (link.peer_runs_elsewhere() or self._moves_away(src)):
-                    looks_until += SPIN_S
-            if not moved and now >= looks_until:
+                continue
+            looks_until = looks_until or now + LOOK_S * may_look()
+            if now < looks_until:
+                os.sched_yield()
+            else:
                 self._sleep(link, deadline - now)
-
-    def _moves_away(self, src: int) -> bool:
-        """Leave the core that is shared with `src`, of two ranks the higher one, now and then."""
-        return src < self._rank and self._mover.leave(current_core())
 
     def _deliver(self, peer: int, link: Link, deadline: float) -> None:
         """Return when all that was sent to `peer` lies on its host."""

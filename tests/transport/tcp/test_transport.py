@@ -47,6 +47,7 @@ from dmlf.transport.tcp.frames import (
     payload_bytes,
 )
 from dmlf.transport.tcp.greeting import Credentials
+from dmlf.transport.waiting import LOOK_S
 from tests.transport.tcp import certificates, hostile
 
 TIMEOUT_S = 30.0
@@ -508,10 +509,16 @@ def test_nothing_stays_open() -> None:
     assert descriptors() == before
 
 
-def test_only_the_higher_of_two_ranks_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmlf.transport.cores._running", lambda: 1)
-    cores = os.sched_getaffinity(0)
-    with group(create_endpoints(SPAWN, 2)) as (first, second):
-        assert not first._moves_away(1)
-        assert second._moves_away(0) == (len(cores) > 1)
-    assert os.sched_getaffinity(0) == cores
+def test_a_rank_offers_its_core_while_it_looks_and_then_sleeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+    sleep = TcpTransport._sleep
+    monkeypatch.setattr(module.os, "sched_yield", lambda: seen.append("offers"))
+    monkeypatch.setattr(TcpTransport, "_sleep", lambda *args: (seen.append("sleeps"), sleep(*args)))
+    with group(create_endpoints(SPAWN, 2)) as (_, second), pytest.raises(DeadlineExceeded):
+        second.recv(0, 10 * LOOK_S)
+    offers = seen.count("offers")
+    assert offers
+    assert seen[:offers] == ["offers"] * offers
+    assert seen[offers:]
