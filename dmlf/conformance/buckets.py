@@ -65,8 +65,7 @@ def exact_buckets(
 ) -> list[list[ExactAccumulator]]:
     """`buckets[bucket]` is [num_shards, numel]; ranks own contiguous blocks of shards."""
     num_shards = len(buckets[0])
-    blocks = chunk_slices(num_shards, world_size)
-    blocks += [slice(0, 0)] * group.num_servers
+    blocks = chunk_slices(num_shards, world_size) + (slice(0, 0),) * group.num_servers
     if groups is None:
         groups = [[slice(0, shards.shape[1])] for shards in buckets]
     return [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 
-def chunk_slices(numel: int, num_chunks: int) -> list[slice]:
+
+@lru_cache(maxsize=256)  # every step cuts the same few buckets
+def chunk_slices(numel: int, num_chunks: int) -> tuple[slice, ...]:
     """Cut `numel` elements into `num_chunks` contiguous chunks whose sizes differ by at most 1.
 
     The first `numel % num_chunks` chunks are the longer ones; chunks may be empty.
@@ -14,4 +17,4 @@ def chunk_slices(numel: int, num_chunks: int) -> list[slice]:
         stop = start + base + (index < longer)
         slices.append(slice(start, stop))
         start = stop
-    return slices
+    return tuple(slices)

@@ -3,19 +3,21 @@
 A protocol is a generator: it yields effects and is resumed with their results. It holds no
 socket, process, thread, clock, file or tensor library, so the same object runs over a real
 transport, in the deterministic simulator, and in unit tests with mock tensors.
+
+Effects, tags and messages are named tuples: as immutable as frozen dataclasses, and made in half
+the time, which a small all-reduce mostly consists of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from dmlf.protocol.tags import Message, Tag, validate
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send `payload` to rank `dst`. Result: None.
 
     Links are first-in, first-out. The payload must keep its value until `dst` has received it
@@ -27,8 +29,7 @@ class Send:
     payload: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Recv:
+class Recv(NamedTuple):
     """Wait for the next message on the link from rank `src`. Result: a Message.
 
     `tag` is what the protocol expects, for deadlines, traces and fault plans; the protocol
@@ -39,8 +40,7 @@ class Recv:
     tag: Tag
 
 
-@dataclass(frozen=True, slots=True)
-class Gradient:
+class Gradient(NamedTuple):
     """Wait until this rank's own gradient of a bucket is complete. Result: an Accumulator.
 
     A server asks for the buckets that it owns only; as it has no gradient of its own, the
@@ -51,8 +51,7 @@ class Gradient:
     bucket: int
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(NamedTuple):
     """Let the optimizer apply the reduced gradients of `step`. Result: None.
 
     Of all buckets; on a server, of those that it owns. Yielded only when the step is committed:
@@ -62,15 +61,13 @@ class Apply:
     step: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReadParameters:
+class ReadParameters(NamedTuple):
     """Read the parameters of a bucket after Apply, to send them. Result: a payload."""
 
     bucket: int
 
 
-@dataclass(frozen=True, slots=True)
-class WriteParameters:
+class WriteParameters(NamedTuple):
     """Replace this rank's parameters of a bucket by those received. Result: None."""
 
     bucket: int

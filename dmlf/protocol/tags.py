@@ -7,7 +7,6 @@ the first field in which it differs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -66,8 +65,7 @@ class Tag(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A tag and its payload (an array, or bytes for small control values)."""
 
     tag: Tag

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -145,7 +145,7 @@ class ElasticSampler:
         generator = np.random.Generator(np.random.Philox(key=[self.seed, self._epoch]))
         return generator.permutation(self.num_samples)
 
-    def _bounds(self) -> list[slice]:
+    def _bounds(self) -> Sequence[slice]:
         """Where each batch of an epoch stands in its order."""
         if self.drop_last:
             size = self.global_batch_size

@@ -18,4 +18,4 @@ def test_chunks_cover_the_bucket_evenly(numel: int, num_chunks: int) -> None:
 
 
 def test_the_first_chunks_are_the_longer_ones() -> None:
-    assert chunk_slices(8, 3) == [slice(0, 3), slice(3, 6), slice(6, 8)]
+    assert chunk_slices(8, 3) == (slice(0, 3), slice(3, 6), slice(6, 8))

@@ -21,8 +21,6 @@ from dmlf.transport.shm.memory import Arena, Bytes, GroupMemory, map_file, physi
 from dmlf.transport.shm.staging import Staging
 from dmlf.transport.waiting import LOOK_S, may_look
 
-_LOOKS = 8  # between two looks at the clock
-
 
 class ShmTransport:
     """One rank's own arena, and its view of all others."""
@@ -145,10 +143,9 @@ class ShmTransport:
         """Look at the word until it is `number`; False if it is not for LOOK_S."""
         words, until = self._words, time.monotonic() + min(LOOK_S, timeout_s)
         while True:
-            for _ in range(_LOOKS):
-                os.sched_yield()
-                if words[index] == number:
-                    return True
+            os.sched_yield()
+            if words[index] == number:
+                return True
             if time.monotonic() >= until:
                 return False
 
