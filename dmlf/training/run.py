@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.context import ForkServerContext
-from pathlib import Path
 
 from dmlf.config import UNSYNCHRONIZED, RunConfig
 from dmlf.errors import ConfigError, RunInterrupted
@@ -21,6 +19,7 @@ from dmlf.runtime.faults import OF_FRAMES, OF_MEMBERSHIP, FaultKind, FaultSpec
 from dmlf.runtime.limits import Limits
 from dmlf.runtime.local import JOIN_S, LocalMembers
 from dmlf.runtime.measuring_lock import measuring_lock
+from dmlf.runtime.scratch import scratch_folder
 from dmlf.runtime.stop import StopSignal
 from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.training.checkpoints import CheckpointPlan
@@ -237,8 +236,8 @@ def _run_once(context: ForkServerContext, job: RankJob) -> list[RankReport]:
     if config.algorithm == "ddp":
         # Gloo would listen on the address of the host's name; keep it on loopback.
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-        with tempfile.TemporaryDirectory(prefix="dmlf-ddp-") as folder:
-            ddp_job = DdpJob(config, str(Path(folder) / "rendezvous"))
+        with scratch_folder() as folder:
+            ddp_job = DdpJob(config, str(folder / "rendezvous"))
             return run_ranks(
                 context, "dmlf.training.ddp:run_ddp_rank", [ddp_job] * config.world_size
             )

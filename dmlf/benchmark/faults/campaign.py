@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from dmlf.config import RunConfig
 from dmlf.errors import DependencyMissing, DmlfError, MetricsError, RunInterrupted
 from dmlf.runtime.launch import signals
 from dmlf.runtime.measuring_lock import measuring_lock
+from dmlf.runtime.scratch import scratch_folder
 from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.training.checkpoints import CheckpointPlan
 from dmlf.training.result import RunResult
@@ -45,8 +45,8 @@ class Campaign:
         result: RunResult | None = None
         ended: DmlfError | None = None
         refused: DmlfError | None = None
-        with tempfile.TemporaryDirectory(prefix="dmlf-faults-") as folder:
-            plan = CheckpointPlan(folder, EVERY_STEPS) if planned.saves else None
+        with scratch_folder() as folder:
+            plan = CheckpointPlan(str(folder), EVERY_STEPS) if planned.saves else None
             try:
                 result = train(
                     planned.config,
@@ -60,7 +60,7 @@ class Campaign:
             except DmlfError as error:
                 ended = error.with_traceback(None)  # which would hold on to all that the run had
                 if planned.ends == type(error).__name__:
-                    plan = CheckpointPlan(folder, EVERY_STEPS, resume=True)
+                    plan = CheckpointPlan(str(folder), EVERY_STEPS, resume=True)
                     result, refused = _resumed(planned.config, plan)
         final = None if result is None else result.final_state().sha256()
         recoveries = [] if result is None or ended is not None else list(result.recoveries)

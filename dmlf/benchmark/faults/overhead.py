@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -25,6 +24,7 @@ from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, DependencyMissing, MetricsError, RunInterrupted
 from dmlf.runtime.launch import signals
 from dmlf.runtime.measuring_lock import measuring_lock
+from dmlf.runtime.scratch import scratch_folder
 from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.training.checkpoints import CheckpointPlan
 from dmlf.training.result import RunResult
@@ -100,9 +100,9 @@ def measure_overhead(
 def _train(config: RunConfig, variant: str) -> RunResult:
     if variant != CHECKPOINTS:
         return train(config, restarts=RestartPolicy(3) if variant == RESTARTS else None)
-    with tempfile.TemporaryDirectory(prefix="dmlf-overhead-") as folder:
+    with scratch_folder() as folder:
         try:
-            return train(config, checkpoint=CheckpointPlan(folder, EVERY_STEPS))
+            return train(config, checkpoint=CheckpointPlan(str(folder), EVERY_STEPS))
         except RunInterrupted as stopped:
             raise SystemExit(128 + stopped.number) from None
 
