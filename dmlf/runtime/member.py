@@ -120,8 +120,12 @@ class Line:
 
         Called in every slice of a wait, it says besides that this rank looks after its waiting.
         """
-        self._pulse.beat()
+        self.beat()
         self._look()
+
+    def beat(self) -> None:
+        """Say that this rank looks after its waiting, and look for no order."""
+        self._pulse.beat()
 
     def begin(self, step: int) -> None:
         """The same before `step`: that it is begun says that this rank gets on."""

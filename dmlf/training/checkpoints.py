@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dmlf.checkpoint import CheckpointStore, RunState, SamplerPosition, Snapshot
 from dmlf.checkpoint.load import candidates
-from dmlf.errors import CheckpointError, ConfigError, NoValidCheckpoint
+from dmlf.errors import ConfigError, NoValidCheckpoint
 from dmlf.protocol import Kind, Member, Move, Steps, transfer
 from dmlf.runtime.driver import SLICE_S
 from dmlf.runtime.faults import Injector
@@ -124,11 +123,10 @@ class Checkpointer:
         elif self._saver is not None:
             self._saver.check()
 
-    def abandon(self) -> None:
-        """End what is being written, well or not, and let go of the folder."""
+    def abandon(self, beat: Callable[[], None]) -> None:
+        """End what is being written, well or not, and let go of the folder; see the saver's."""
         if self._saver is not None:
-            with suppress(CheckpointError):
-                self._saver.close()
+            self._saver.abandon(beat)
 
     def finish(self, step: int) -> None:
         """Save the state that the run ends in, unless that is done, and wait until it is durable.
@@ -213,20 +211,33 @@ class BackgroundSaver:
 
     def wait(self) -> None:
         """Return when nothing is being written. Raises CheckpointWriteError."""
-        while self._thread is not None:
-            self._thread.join(SLICE_S)
-            if not self._thread.is_alive():
-                self._thread = None
-            else:
-                self._look()
+        self._join(self._look)
         self.check()
 
     def close(self) -> None:
-        """Return when all is durable, and let go of the folder. Raises CheckpointWriteError."""
-        try:
-            self.wait()
-        finally:
-            self._store.close()
+        """Return when all is durable, and let go of the folder; what it raises leaves it held.
+
+        Raises CheckpointWriteError.
+        """
+        self.wait()
+        self._store.close()
+
+    def abandon(self, beat: Callable[[], None]) -> None:
+        """End what is being written, well or not, and let go of the folder.
+
+        Never before the thread has ended: the next writer of the folder would remove its draft.
+        beat: called now and then meanwhile; must not raise, whatever the run has been ordered.
+        """
+        self._join(beat)
+        self._store.close()
+
+    def _join(self, meanwhile: Callable[[], None]) -> None:
+        while self._thread is not None:
+            self._thread.join(SLICE_S)
+            if self._thread.is_alive():
+                meanwhile()
+            else:
+                self._thread = None
 
     def _write(self, snapshot: Snapshot) -> None:
         try:

@@ -188,7 +188,7 @@ class Trainer:
         finally:
             self._synchronizer.close()
             if self._checkpointer is not None:
-                self._checkpointer.abandon()
+                self._checkpointer.abandon(never if self._again is None else self._again.line.beat)
 
     def _train(self) -> RankReport:
         replica, sampler = self._replica, self._replica.sampler

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +16,25 @@ from typing import Any
 
 import pytest
 
-from dmlf.checkpoint import load_checkpoint, load_newest
+from dmlf.checkpoint import CheckpointStore, load_checkpoint, load_newest
 from dmlf.checkpoint.names import parse_checkpoint_name
 from dmlf.config import RunConfig
 from dmlf.errors import (
     CheckpointMismatch,
     CheckpointWriteError,
+    CollectiveAborted,
     ConfigError,
     NoValidCheckpoint,
+    PeerLost,
 )
+from dmlf.protocol import Member
+from dmlf.runtime import NoTransport
+from dmlf.training import checkpoints
+from dmlf.training.faulty_disk import FaultyDisk
+from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport
 from dmlf.training.run import train
+from dmlf.training.worker import Again, RankJob, Trainer
 from tests.training.trainers import final_state, plan, train_in_threads
 
 ROOT = Path(__file__).parents[2]
@@ -245,8 +254,65 @@ def test_a_signal_to_the_launcher_costs_nothing(
 
 def test_a_writer_that_is_refused_ends_the_run(tmp_path: Path) -> None:
     """A second run on the same folder, while the first one holds it."""
-    from dmlf.checkpoint import CheckpointStore
-
     train(NUMPY, checkpoint=plan(tmp_path))
     with CheckpointStore(tmp_path, NUMPY), pytest.raises(CheckpointWriteError, match="another"):
         train(replace(NUMPY, max_steps=7), checkpoint=plan(tmp_path, resume=True))
+
+
+class SlowDisk(FaultyDisk):
+    """Makes no file durable before it may."""
+
+    may: threading.Event
+
+    def sync(self, descriptor: int) -> None:
+        assert self.may.wait(DEADLINE_S)
+        super().sync(descriptor)
+
+
+class LineOfAnAbortedRank:
+    """A peer is lost before step 2, and the order to stop waits in the pipe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.beats = 0
+
+    def begin(self, step: int) -> None:
+        if step == 2:
+            raise PeerLost("rank 1", "killed")
+
+    def beat(self) -> None:
+        """Nobody else may write while the save goes on."""
+        with pytest.raises(CheckpointWriteError, match="another process"):
+            CheckpointStore(self._folder, NUMPY)
+        self.beats += 1
+        SlowDisk.may.set()
+
+    def check(self) -> None:
+        raise CollectiveAborted(0)
+
+    def resumed(self, step: int, source: str) -> None:
+        pass
+
+    def note(self, value: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("max_steps", "error"), [(STEPS, PeerLost), (2, CollectiveAborted)])
+def test_a_rank_that_stops_lets_go_of_the_folder_when_its_save_has_ended(
+    max_steps: int, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops because of its neighbour, or as it waits for its last save."""
+    monkeypatch.setattr(checkpoints, "FaultyDisk", SlowDisk)
+    monkeypatch.setattr(SlowDisk, "may", threading.Event(), raising=False)
+    line: Any = LineOfAnAbortedRank(tmp_path)
+    run = replace(NUMPY, max_steps=max_steps)
+    replica = Replica(run, make_backend(run), 0, range(run.num_shards))
+    job = RankJob(run, None, checkpoint=plan(tmp_path, every_steps=2))
+    again = Again(0, line, None, None, -1)
+    with pytest.raises(error):
+        Trainer(replica, NoTransport(), Member(0, 1), None, job, again).train()
+    assert line.beats
+    CheckpointStore(tmp_path, NUMPY).close()
+    newest = load_newest(tmp_path, NUMPY)
+    assert newest is not None
+    assert newest.manifest.state.step == 2
