@@ -47,7 +47,7 @@ class RecoverableRank:
             replica.done = None
         holding = None
         if self._holds and replica.done is not None:
-            holding = Holding(replica.done, replica.parts)
+            holding = Holding(replica.done, replica.part_digests())
         shards = range(0)
         if self._server is None:
             shards = owned_shards(order.rank, order.world_size, self._job.config.num_shards)

@@ -16,7 +16,8 @@ on the shares, so the bits stay; a float32 sum does.
 Where the state is not held in full by those who are left (a server took its part of the optimizer
 with it), or is not to be trusted (replicas have diverged), all go back to the newest valid
 checkpoint, and do the steps after it again, from the same state, to the same bits. Without a
-checkpoint they go back to the start: it is a function of the seed.
+checkpoint they go back to the start: it is a function of the seed. That replicas have diverged may
+be seen here first: before a state is spread, the hashes of all who hold it are compared.
 """
 
 from __future__ import annotations
@@ -75,9 +76,10 @@ def restore(
 ) -> Restored:
     """Give every rank the newest state there is; all ranks call it together.
 
-    own: what this rank holds that may be used. Raises NoValidCheckpoint where there are checkpoints
-    and none can be used, or the run was to go on from one and there is none; ConfigError where it
-    is beyond the run's end.
+    own: what this rank holds that may be used. Raises ReplicaDivergence, before anything is
+    changed, where ranks hold other bits of the newest step; NoValidCheckpoint where there are
+    checkpoints and none can be used, or the run was to go on from one and there is none;
+    ConfigError where it is beyond the run's end.
     """
     holdings: dict[int, Holding] = {}
 
