@@ -91,12 +91,12 @@ def write_part(
 class CheckpointStore:
     """The one writer of a folder that holds the checkpoints of one run.
 
-    keep: how many of the newest valid checkpoints stay. Opening makes the folder, locks it, and
-    verifies in full what is there, but for `verified`: what an earlier store of this process
-    returned from its method of that name. The kernel frees the lock when the process ends, however
-    it does, and with it those that were forked from it since, which share the lock. Raises
-    CheckpointWriteError where another process writes here, and CheckpointMismatch where the folder
-    holds a checkpoint of another run.
+    folder: links in it are followed now, and never again. keep: how many of the newest valid
+    checkpoints stay. Opening makes the folder, locks it, and verifies in full what is there, but
+    for `verified`: what an earlier store of this process returned from its method of that name.
+    The kernel frees the lock when the process ends, however it does, and with it those that were
+    forked from it since, which share the lock. Raises CheckpointWriteError where another process
+    writes here, and CheckpointMismatch where the folder holds a checkpoint of another run.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class CheckpointStore:
     ) -> None:
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ConfigError("keep", keep, "an integer from 1: the newest checkpoint stays")
-        self._folder = folder.absolute()
+        self._folder = Path(os.path.realpath(folder))
         self._config = config
         self._keep = keep
         self._files = files

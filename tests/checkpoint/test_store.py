@@ -359,6 +359,41 @@ def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
         CheckpointStore(tmp_path / "linked", CONFIG)
 
 
+@pytest.mark.parametrize("below", ["", "not/yet/there"])
+def test_a_folder_may_be_a_link_or_lie_below_one(tmp_path: Path, below: str) -> None:
+    """It is followed once: where a store began it goes on, wherever the link leads later."""
+    real, other = tmp_path / "real", tmp_path / "other"
+    real.mkdir()
+    other.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    with CheckpointStore(link / below, CONFIG) as store:
+        store.save(snapshot(1))
+        link.unlink()
+        link.symlink_to(other)
+        store.save(snapshot(2))
+    assert names(real / below) == ["step-0000000001", "step-0000000002"]
+    assert names(other) == []
+    link.unlink()
+    link.symlink_to(real)
+    with (
+        pytest.raises(CheckpointWriteError, match="another"),
+        CheckpointStore(real / below, CONFIG),
+    ):
+        CheckpointStore(link / below, CONFIG)
+    loaded = load_newest(link / below, CONFIG)
+    assert loaded is not None
+    assert bits(loaded.snapshot) == bits(snapshot(2))
+    assert loaded.rejected == ()
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for folder in (tmp_path / "loop", tmp_path / "loop" / "below"):
+        with pytest.raises(CheckpointWriteError, match="symbolic links"):
+            CheckpointStore(folder, CONFIG)
+
+
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     with CheckpointStore(tmp_path, CONFIG) as store:
