@@ -3,7 +3,7 @@
 from dmlf.checkpoint.load import Loaded, load_checkpoint, load_newest
 from dmlf.checkpoint.manifest import decode_entry, encode_entry
 from dmlf.checkpoint.snapshot import OwnLoop, RunState, SamplerPosition, Snapshot
-from dmlf.checkpoint.store import CheckpointStore, write_part
+from dmlf.checkpoint.store import CheckpointStore, Verified, write_part
 from dmlf.checkpoint.tensors import FileEntry, TensorEntry
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "SamplerPosition",
     "Snapshot",
     "TensorEntry",
+    "Verified",
     "decode_entry",
     "encode_entry",
     "load_checkpoint",

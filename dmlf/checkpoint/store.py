@@ -33,7 +33,7 @@ import fcntl
 import functools
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,9 @@ from dmlf.errors import (
     CheckpointWriteError,
     ConfigError,
 )
+
+Verified = frozenset[tuple[str, int, int]]
+"""Checkpoints that were valid, by what tells them from others that come later under their names."""
 
 
 def write_part(
@@ -105,7 +108,7 @@ class CheckpointStore:
         config: RunConfig | OwnLoop,
         *,
         keep: int = 3,
-        verified: Collection[tuple[str, int, int]] = (),
+        verified: Verified = frozenset(),
         files: DiskFiles = DISK,
     ) -> None:
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
@@ -122,7 +125,7 @@ class CheckpointStore:
         except OSError as error:
             raise _write_error(self._folder, error) from None
         try:
-            self._valid = self._find_valid(frozenset(verified))
+            self._valid = self._find_valid(verified)
         except BaseException:
             self.close()
             raise
@@ -275,15 +278,19 @@ class CheckpointStore:
         for path in removed:
             remove_tree(path, self._files)
 
-    def verified(self) -> frozenset[tuple[str, int, int]]:
-        """The valid checkpoints, told apart from others of the same name that come later."""
-        return frozenset(map(self._identity, self._valid))
+    def verified(self) -> Verified:
+        """The valid checkpoints that are still there."""
+        found = []
+        for name in self._valid:
+            with suppress(OSError):  # it is being removed, or somebody else has removed it
+                found.append(self._identity(name))
+        return frozenset(found)
 
     def _identity(self, name: str) -> tuple[str, int, int]:
         status = (self._folder / name).lstat()
         return name, status.st_ino, status.st_mtime_ns
 
-    def _find_valid(self, verified: frozenset[tuple[str, int, int]]) -> list[str]:
+    def _find_valid(self, verified: Verified) -> list[str]:
         """The names of the valid checkpoints, newest first."""
         valid = []
         for name in candidates(self._folder):

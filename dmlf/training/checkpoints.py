@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmlf.checkpoint import CheckpointStore, RunState, SamplerPosition, Snapshot
+from dmlf.checkpoint import CheckpointStore, RunState, SamplerPosition, Snapshot, Verified
 from dmlf.checkpoint.load import candidates
 from dmlf.errors import ConfigError, NoValidCheckpoint
 from dmlf.protocol import Kind, Member, Move, Steps, transfer
@@ -71,7 +71,8 @@ class Checkpointer:
 
     run: drives a protocol between steps. confirm: raises ReplicaDivergence, on all ranks, where
     they do not hold the same state: what is saved was held by all. look: called now and then
-    while it waits for the disk.
+    while it waits for the disk. verified: the checkpoints that this process need not read again;
+    those of the folder once it has been let go of.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class Checkpointer:
         confirm: Callable[[int], None],
         injector: Injector | None = None,
         look: Callable[[], None] = never,
+        verified: Verified = frozenset(),
     ) -> None:
+        self.verified = verified
         self._plan = plan
         self._replica = replica
         self._member = member
@@ -109,6 +112,7 @@ class Checkpointer:
                 Path(self._plan.folder),
                 self._replica.config,
                 keep=self._plan.keep,
+                verified=self.verified,
                 files=self._disk,
             )
             self._saver = BackgroundSaver(store, self._look)
@@ -126,7 +130,7 @@ class Checkpointer:
     def abandon(self, beat: Callable[[], None]) -> None:
         """End what is being written, well or not, and let go of the folder; see the saver's."""
         if self._saver is not None:
-            self._saver.abandon(beat)
+            self.verified = self._saver.abandon(beat)
 
     def finish(self, step: int) -> None:
         """Save the state that the run ends in, unless that is done, and wait until it is durable.
@@ -222,14 +226,15 @@ class BackgroundSaver:
         self.wait()
         self._store.close()
 
-    def abandon(self, beat: Callable[[], None]) -> None:
-        """End what is being written, well or not, and let go of the folder.
+    def abandon(self, beat: Callable[[], None]) -> Verified:
+        """End what is being written, well or not, let go of the folder, and say what is in it.
 
         Never before the thread has ended: the next writer of the folder would remove its draft.
         beat: called now and then meanwhile; must not raise, whatever the run has been ordered.
         """
         self._join(beat)
         self._store.close()
+        return self._store.verified()
 
     def _join(self, meanwhile: Callable[[], None]) -> None:
         while self._thread is not None:

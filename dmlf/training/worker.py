@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dmlf.checkpoint import Verified
 from dmlf.config import RunConfig
 from dmlf.env import source_sha256
 from dmlf.errors import DmlfError, ReplicaDivergence, SchemaMismatch
@@ -84,7 +85,8 @@ class Again:
     """What a rank brings to a generation, where there may be several of them.
 
     holding: what its process holds that may be used. history: of the run, from the first of its
-    kind on, up to `history_step`; it matters on rank 0.
+    kind on, up to `history_step`; it matters on rank 0. verified: checkpoints that its process has
+    read or written.
     """
 
     generation: int
@@ -93,6 +95,7 @@ class Again:
     history: Mapping[str, Any] | None
     history_step: int
     injector: Injector | None = None
+    verified: Verified = frozenset()
 
 
 class Trainer:
@@ -141,6 +144,7 @@ class Trainer:
                 self._confirm_state,
                 None if again is None else again.injector,
                 never if again is None else again.line.check,
+                frozenset() if again is None else again.verified,
             )
         self._plan = job.checkpoint
         self._stop = job.stop
@@ -180,6 +184,11 @@ class Trainer:
         if injector is not None:
             return lambda step: injector.through(step, rank_step(member, step, num_buckets))
         return lambda step: rank_step(member, step, num_buckets)
+
+    @property
+    def verified(self) -> Verified:
+        """The checkpoints that need not be read again, once training has ended."""
+        return frozenset() if self._checkpointer is None else self._checkpointer.verified
 
     def train(self) -> RankReport:
         """All steps of the run, with an evaluation on rank 0 after every epoch."""

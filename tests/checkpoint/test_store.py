@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -392,6 +393,13 @@ def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path / "loop", tmp_path / "loop" / "below"):
         with pytest.raises(CheckpointWriteError, match="symbolic links"):
             CheckpointStore(folder, CONFIG)
+
+
+def test_what_is_gone_is_not_called_verified(tmp_path: Path) -> None:
+    with CheckpointStore(tmp_path, CONFIG) as store:
+        store.save(snapshot(1))
+        shutil.rmtree(store.save(snapshot(2)))
+        assert [name for name, _, _ in store.verified()] == ["step-0000000001"]
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:

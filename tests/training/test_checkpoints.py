@@ -12,11 +12,11 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from dmlf.checkpoint import CheckpointStore, load_checkpoint, load_newest
+from dmlf.checkpoint import CheckpointStore, Loaded, load_checkpoint, load_newest
 from dmlf.checkpoint.names import parse_checkpoint_name
 from dmlf.config import RunConfig
 from dmlf.errors import (
@@ -29,7 +29,9 @@ from dmlf.errors import (
 )
 from dmlf.protocol import Member
 from dmlf.runtime import NoTransport
+from dmlf.runtime.member import Line, StartOrder
 from dmlf.training import checkpoints
+from dmlf.training.again import RecoverableRank
 from dmlf.training.faulty_disk import FaultyDisk
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport
@@ -269,16 +271,36 @@ class SlowDisk(FaultyDisk):
         super().sync(descriptor)
 
 
-class LineOfAnAbortedRank:
-    """A peer is lost before step 2, and the order to stop waits in the pipe."""
+class LineOfALosingRank:
+    """A peer is lost before step `last`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.beats = 0
+    def __init__(self, last: int | None = None) -> None:
+        self._last = last
 
     def begin(self, step: int) -> None:
-        if step == 2:
+        if step == self._last:
             raise PeerLost("rank 1", "killed")
+
+    def beat(self) -> None:
+        pass
+
+    def check(self) -> None:
+        pass
+
+    def resumed(self, step: int, source: str) -> None:
+        pass
+
+    def note(self, value: Any) -> None:
+        pass
+
+
+class LineOfAnAbortedRank(LineOfALosingRank):
+    """The same before step 2, and the order to stop waits in the pipe."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(2)
+        self._folder = folder
+        self.beats = 0
 
     def beat(self) -> None:
         """Nobody else may write while the save goes on."""
@@ -289,12 +311,6 @@ class LineOfAnAbortedRank:
 
     def check(self) -> None:
         raise CollectiveAborted(0)
-
-    def resumed(self, step: int, source: str) -> None:
-        pass
-
-    def note(self, value: Any) -> None:
-        pass
 
 
 @pytest.mark.parametrize(("max_steps", "error"), [(STEPS, PeerLost), (2, CollectiveAborted)])
@@ -316,3 +332,25 @@ def test_a_rank_that_stops_lets_go_of_the_folder_when_its_save_has_ended(
     newest = load_newest(tmp_path, NUMPY)
     assert newest is not None
     assert newest.manifest.state.step == 2
+
+
+def test_a_generation_reads_no_checkpoint_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its process has written is known to be valid; what another one has written is read."""
+    read: list[str] = []
+
+    def recording(path: Path, config: RunConfig) -> Loaded:
+        read.append(path.name)
+        return load_checkpoint(path, config)
+
+    monkeypatch.setattr("dmlf.checkpoint.store.load_checkpoint", recording)
+    job = RankJob(NUMPY, None, checkpoint=plan(tmp_path, every_steps=1))
+    rank, line = RecoverableRank(None, job), LineOfALosingRank
+    with pytest.raises(PeerLost):
+        rank.run(StartOrder(0, 0, 1, None, True), cast(Line, line(3)))
+    with pytest.raises(PeerLost):
+        rank.run(StartOrder(1, 0, 1, None, True), cast(Line, line(4)))
+    assert read == []
+    RecoverableRank(None, job).run(StartOrder(2, 0, 1, None, True), cast(Line, line()))
+    assert read == [f"step-{step:010d}" for step in (4, 3, 2)]
