@@ -60,7 +60,16 @@ class RecoverableRank:
             replica.enter(order.rank, shards, transport.allocate)
             step, history = (-1, None) if order.note is None else order.note
             injector = self._injector(order, line, transport)
-            again = Again(order.generation, line, holding, history, step, injector, self._verified)
+            again = Again(
+                order.generation,
+                line,
+                holding,
+                history,
+                step,
+                injector,
+                self._verified,
+                order.saved,
+            )
             member = Member(order.rank, order.world_size, self._num_servers, order.generation)
             trainer = Trainer(replica, transport, member, self._algorithm, self._job, again)
             try:

@@ -20,6 +20,7 @@ from dmlf.errors import ConfigError, NoValidCheckpoint
 from dmlf.protocol import Kind, Member, Move, Steps, transfer
 from dmlf.runtime.driver import SLICE_S
 from dmlf.runtime.faults import Injector
+from dmlf.runtime.member import Line
 from dmlf.training.faulty_disk import FaultyDisk
 from dmlf.training.packing import Gathered, copied, packed
 from dmlf.training.recorder import StepRecorder
@@ -70,9 +71,9 @@ class Checkpointer:
     """One rank's part in the checkpoints of a run.
 
     run: drives a protocol between steps. confirm: raises ReplicaDivergence, on all ranks, where
-    they do not hold the same state: what is saved was held by all. look: called now and then
-    while it waits for the disk. verified: the checkpoints that this process need not read again;
-    those of the folder once it has been let go of.
+    they do not hold the same state: what is saved was held by all. line: looked at for an order to
+    stop while it waits for the disk, and told what has been saved. verified: the checkpoints that
+    this process need not read again; those of the folder once it has been let go of.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Checkpointer:
         run: Run,
         confirm: Callable[[int], None],
         injector: Injector | None = None,
-        look: Callable[[], None] = never,
+        line: Line | None = None,
         verified: Verified = frozenset(),
     ) -> None:
         self.verified = verified
@@ -95,7 +96,7 @@ class Checkpointer:
         self._run = run
         self._confirm = confirm
         self._injector = injector
-        self._look = look
+        self._line = line
         self._disk = FaultyDisk()
         self._writes = member.rank == writer_of(member)
         self._saver: BackgroundSaver | None = None
@@ -115,7 +116,7 @@ class Checkpointer:
                 verified=self.verified,
                 files=self._disk,
             )
-            self._saver = BackgroundSaver(store, self._look)
+            self._saver = BackgroundSaver(store, self._line)
 
     def after(self, step: int) -> None:
         """Save if the state after `step` steps is due; raise what went wrong with an earlier one.
@@ -127,10 +128,10 @@ class Checkpointer:
         elif self._saver is not None:
             self._saver.check()
 
-    def abandon(self, beat: Callable[[], None]) -> None:
-        """End what is being written, well or not, and let go of the folder; see the saver's."""
+    def abandon(self) -> None:
+        """End what is being written, well or not, and let go of the folder; raises nothing."""
         if self._saver is not None:
-            self.verified = self._saver.abandon(beat)
+            self.verified = self._saver.abandon()
 
     def finish(self, step: int) -> None:
         """Save the state that the run ends in, unless that is done, and wait until it is durable.
@@ -188,12 +189,12 @@ class Checkpointer:
 class BackgroundSaver:
     """Writes one snapshot at a time, in a thread; who brings the next one waits for it.
 
-    look: called now and then meanwhile.
+    line: see `Checkpointer`.
     """
 
-    def __init__(self, store: CheckpointStore, look: Callable[[], None] = never) -> None:
+    def __init__(self, store: CheckpointStore, line: Line | None) -> None:
         self._store = store
-        self._look = look
+        self._line = line
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -215,7 +216,7 @@ class BackgroundSaver:
 
     def wait(self) -> None:
         """Return when nothing is being written. Raises CheckpointWriteError."""
-        self._join(self._look)
+        self._join(never if self._line is None else self._line.check)
         self.check()
 
     def close(self) -> None:
@@ -226,13 +227,13 @@ class BackgroundSaver:
         self.wait()
         self._store.close()
 
-    def abandon(self, beat: Callable[[], None]) -> Verified:
+    def abandon(self) -> Verified:
         """End what is being written, well or not, let go of the folder, and say what is in it.
 
         Never before the thread has ended: the next writer of the folder would remove its draft.
-        beat: called now and then meanwhile; must not raise, whatever the run has been ordered.
+        So no order is looked for meanwhile, which would end this.
         """
-        self._join(beat)
+        self._join(never if self._line is None else self._line.beat)
         self._store.close()
         return self._store.verified()
 
@@ -247,5 +248,7 @@ class BackgroundSaver:
     def _write(self, snapshot: Snapshot) -> None:
         try:
             self._store.save(snapshot)
+            if self._line is not None:
+                self._line.saved(snapshot.state.step)
         except BaseException as error:
             self._error = error

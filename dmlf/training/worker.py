@@ -41,7 +41,6 @@ from dmlf.training.synchronizer import RankStep, StepTimes, Synchronizer, make_s
 from dmlf.training.timeline import Timeline
 from dmlf.training.transcript import KeptRecords, TranscriptRecorder
 from dmlf.transport import Endpoint, Transport
-from dmlf.transport.base import never
 from dmlf.transport.process_group import GroupTransport
 
 
@@ -86,7 +85,7 @@ class Again:
 
     holding: what its process holds that may be used. history: of the run, from the first of its
     kind on, up to `history_step`; it matters on rank 0. verified: checkpoints that its process has
-    read or written.
+    read or written. saved: the step of the run's last checkpoint, on whichever host.
     """
 
     generation: int
@@ -96,6 +95,7 @@ class Again:
     history_step: int
     injector: Injector | None = None
     verified: Verified = frozenset()
+    saved: int | None = None
 
 
 class Trainer:
@@ -143,7 +143,7 @@ class Trainer:
                 self._drive,
                 self._confirm_state,
                 None if again is None else again.injector,
-                never if again is None else again.line.check,
+                None if again is None else again.line,
                 frozenset() if again is None else again.verified,
             )
         self._plan = job.checkpoint
@@ -197,7 +197,7 @@ class Trainer:
         finally:
             self._synchronizer.close()
             if self._checkpointer is not None:
-                self._checkpointer.abandon(never if self._again is None else self._again.line.beat)
+                self._checkpointer.abandon()
 
     def _train(self) -> RankReport:
         replica, sampler = self._replica, self._replica.sampler
@@ -250,7 +250,8 @@ class Trainer:
             if plan is None or not plan.resume:
                 return Restored(0, "the start", False, None)
         holding = None if again is None else again.holding
-        restored = restore(self._replica, self._member, self._drive, plan, holding)
+        saved = None if again is None else again.saved
+        restored = restore(self._replica, self._member, self._drive, plan, holding, saved)
         if self._member.rank != 0:
             return restored
         if restored.history is not None:

@@ -293,6 +293,9 @@ class LineOfALosingRank:
     def note(self, value: Any) -> None:
         pass
 
+    def saved(self, step: int) -> None:
+        pass
+
 
 class LineOfAnAbortedRank(LineOfALosingRank):
     """The same before step 2, and the order to stop waits in the pipe."""
@@ -332,6 +335,16 @@ def test_a_rank_that_stops_lets_go_of_the_folder_when_its_save_has_ended(
     newest = load_newest(tmp_path, NUMPY)
     assert newest is not None
     assert newest.manifest.state.step == 2
+
+
+def test_a_run_that_has_saved_elsewhere_is_not_begun_afresh(tmp_path: Path) -> None:
+    """The writer's new host has an empty folder, and nobody has the state in memory."""
+    rank = RecoverableRank(None, RankJob(NUMPY, None, checkpoint=plan(tmp_path)))
+    order, line = StartOrder(1, 0, 1, None, True), cast(Line, LineOfALosingRank())
+    with pytest.raises(NoValidCheckpoint, match="saved one after 3 steps") as caught:
+        rank.run(replace(order, saved=3), line)
+    assert (caught.value.path, caught.value.saved) == (str(tmp_path), 3)
+    rank.run(order, line)  # where none was saved
 
 
 def test_a_generation_reads_no_checkpoint_again(
