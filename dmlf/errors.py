@@ -423,13 +423,22 @@ class CheckpointWriteError(CheckpointError):
 
 
 class NoValidCheckpoint(CheckpointError):
-    """A run is to go on, and no checkpoint can be used; `rejected` says why, newest first."""
+    """A run is to go on, and no checkpoint can be used; `rejected` says why, newest first.
 
-    def __init__(self, path: str, rejected: Sequence[CheckpointError]) -> None:
+    saved: the step of a checkpoint that the run has saved, and which is not there.
+    """
+
+    def __init__(
+        self, path: str, rejected: Sequence[CheckpointError], saved: int | None = None
+    ) -> None:
         self.rejected = tuple(rejected)
+        self.saved = saved
         reasons = "; ".join(str(error) for error in self.rejected)
         problem = f"no usable checkpoint among {len(self.rejected)}: {reasons}"
-        if not self.rejected:
+        if saved is not None:
+            problem = f"no checkpoint is here, and the run has saved one after {saved} steps; "
+            problem += "all hosts whose workers may write must share the folder"
+        elif not self.rejected:
             problem = "no checkpoint to go on from; start without --resume, or name its folder"
         super().__init__(path, problem)
 

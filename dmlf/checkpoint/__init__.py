@@ -1,9 +1,8 @@
 """Durable, verified checkpoints on disk; docs/checkpoints.md says what is guaranteed."""
 
 from dmlf.checkpoint.load import Loaded, load_checkpoint, load_newest
-from dmlf.checkpoint.manifest import decode_entry, encode_entry
 from dmlf.checkpoint.snapshot import OwnLoop, RunState, SamplerPosition, Snapshot
-from dmlf.checkpoint.store import CheckpointStore, write_part
+from dmlf.checkpoint.store import CheckpointStore, Verified
 from dmlf.checkpoint.tensors import FileEntry, TensorEntry
 
 __all__ = [
@@ -15,9 +14,7 @@ __all__ = [
     "SamplerPosition",
     "Snapshot",
     "TensorEntry",
-    "decode_entry",
-    "encode_entry",
+    "Verified",
     "load_checkpoint",
     "load_newest",
-    "write_part",
 ]

@@ -25,7 +25,7 @@ from dmlf.checkpoint.names import (
     MANIFEST,
     claims_to_be_checkpoint,
     parse_checkpoint_name,
-    parse_tensor_file_name,
+    tensor_file_name,
 )
 from dmlf.checkpoint.snapshot import OwnLoop, Snapshot
 from dmlf.checkpoint.tensors import decode
@@ -124,15 +124,14 @@ def _load(path: Path, descriptor: int) -> Loaded:
     expected = {COMPLETE, MANIFEST, *manifest.files}
     if unlisted := found - expected:
         raise ValueError(f"{min(unlisted)[:80]!r} is not listed in {MANIFEST}")
-    arrays: dict[str, dict[str, npt.NDArray[Any]]] = {group: {} for group in GROUPS}
-    for name, entry in manifest.files.items():
+    arrays: dict[str, dict[str, npt.NDArray[Any]]] = {}
+    for group in GROUPS:
+        name = tensor_file_name(group)
+        entry = manifest.files[name]
         try:
-            tensors = decode(_read(descriptor, name, entry.size), entry)
+            arrays[group] = decode(_read(descriptor, name, entry.size), entry)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        parsed = parse_tensor_file_name(name)
-        assert parsed is not None
-        arrays[parsed[0]].update(tensors)
     return Loaded(path, manifest, Snapshot(manifest.state, **arrays))
 
 

@@ -1,8 +1,8 @@
 """manifest.json: what a checkpoint holds and the hash of every part of it.
 
 Decoding checks every field, so that a Manifest is consistent in itself: the configuration gives
-the stated hash, the sampler fits the step, both groups of tensors are there with all their parts,
-and the tensors' hashes give the state's. Whether the files agree is for the loader to find out.
+the stated hash, the sampler fits the step, both groups of tensors are there, and the tensors'
+hashes give the state's. Whether the files agree is for the loader to find out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmlf import strict_json
-from dmlf.checkpoint.names import GROUPS, MAX_STEP, parse_tensor_file_name
+from dmlf.checkpoint.names import GROUPS, MAX_STEP, tensor_file_name
 from dmlf.checkpoint.snapshot import OwnLoop, RunState, SamplerPosition
 from dmlf.checkpoint.tensors import (
     DTYPES,
@@ -26,7 +26,7 @@ from dmlf.checkpoint.tensors import (
     name_problem,
     state_sha256,
 )
-from dmlf.config import RunConfig, canonical_json
+from dmlf.config import RunConfig
 from dmlf.errors import ConfigError
 
 FORMAT = "dmlf-checkpoint"
@@ -86,20 +86,6 @@ def marker(manifest: bytes) -> bytes:
     return f"{hashlib.sha256(manifest).hexdigest()}\n".encode()
 
 
-def encode_entry(entry: FileEntry) -> bytes:
-    """A file's entry as JSON, to be sent to the rank that commits."""
-    return canonical_json({"name": entry.name, "entry": _file_entry_mapping(entry)})
-
-
-def decode_entry(content: bytes) -> FileEntry:
-    """The entry that `encode_entry` was given. Raises ValueError, naming the field."""
-    value = _object("part", strict_json.parse(content))
-    _keys("part", value, ("name", "entry"))
-    if not isinstance(value["name"], str):
-        raise ValueError("part: name is no string")
-    return _file_entry(value["name"], value["entry"])
-
-
 def _file_entry_mapping(entry: FileEntry) -> dict[str, Any]:
     """A file's entry as plain values, without its name."""
     tensors = {
@@ -129,34 +115,13 @@ def decode_manifest(content: bytes) -> Manifest:
     )
     if not state.sampler.fits(state.step):
         raise ValueError(f"sampler: {state.sampler} is not where step {state.step} leads to")
-    files = {
-        name: _file_entry(name, entry) for name, entry in _object("files", value["files"]).items()
-    }
-    _check_parts(list(files.values()))
+    entries = _object("files", value["files"])
+    _keys("files", entries, [tensor_file_name(group) for group in GROUPS])
+    files = {name: _file_entry(name, entry) for name, entry in entries.items()}
     manifest = Manifest(state, _sha256("source_sha256", value["source_sha256"]), files)
     if manifest.state_sha256 != value["state_sha256"]:
         raise ValueError("state_sha256 is not the hash of the tensors' hashes")
     return manifest
-
-
-def _check_parts(files: Sequence[FileEntry]) -> None:
-    """Raise ValueError unless both groups are whole, and parts that share a tensor agree on it."""
-    parts: dict[str, list[int | None]] = {group: [] for group in GROUPS}
-    tensors: dict[tuple[str, str], TensorEntry] = {}
-    for entry in files:
-        parsed = parse_tensor_file_name(entry.name)
-        if parsed is None:
-            raise ValueError(f"files: {entry.name[:80]!r} is not the name of a tensor file")
-        group, part = parsed
-        parts[group].append(part)
-        for name, tensor in entry.tensors.items():
-            if tensors.setdefault((group, name), tensor) != tensor:
-                raise ValueError(f"files: two parts of {group} differ in tensor {name!r}")
-    for group, found in parts.items():
-        if found != [None] and sorted(found, key=str) != sorted(range(len(found)), key=str):
-            raise ValueError(f"files: {group} has the parts {found}, not all from 0")
-        if not found:
-            raise ValueError(f"files: {group} is missing")
 
 
 def _file_entry(name: str, value: object) -> FileEntry:

@@ -19,7 +19,6 @@ MAX_STEP = (1 << 53) - 1
 _PREFIX = "step-"
 _CHECKPOINT = re.compile(r"step-(\d{10,16})(?:\.([1-9]\d{0,8}))?", re.ASCII)
 _TEMPORARY = re.compile(r"\.step-\d{10,16}(?:\.\d{1,9})?\.[0-9a-f]{16}\.tmp", re.ASCII)
-_TENSORS = re.compile(rf"({'|'.join(GROUPS)})(?:\.(0|[1-9]\d{{0,3}}))?\.safetensors", re.ASCII)
 
 
 def checkpoint_name(step: int, attempt: int = 0) -> str:
@@ -51,14 +50,6 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
-def tensor_file_name(group: str, part: int | None = None) -> str:
-    """`optimizer.safetensors`, or `optimizer.3.safetensors` for part 3."""
-    return f"{group}.safetensors" if part is None else f"{group}.{part}.safetensors"
-
-
-def parse_tensor_file_name(name: str) -> tuple[str, int | None] | None:
-    """(group, part) of a tensor file; None where it is no such name."""
-    match = _TENSORS.fullmatch(name)
-    if match is None:
-        return None
-    return match[1], None if match[2] is None else int(match[2])
+def tensor_file_name(group: str) -> str:
+    """The file that holds a group's tensors."""
+    return f"{group}.safetensors"

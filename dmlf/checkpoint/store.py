@@ -33,7 +33,7 @@ import fcntl
 import functools
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -63,40 +63,19 @@ from dmlf.errors import (
     ConfigError,
 )
 
-
-def write_part(
-    draft: Path, group: str, arrays: Arrays, part: int | None = None, files: DiskFiles = DISK
-) -> FileEntry:
-    """Write one group of arrays, or one part of it, into a draft, durably.
-
-    draft: what `CheckpointStore.begin` returned, in this or any other process of the host. part:
-    None for the whole group; parts are numbered from 0 without gaps, hold whole tensors, and may
-    share a tensor only where they agree on its bits. The entry returned is for `commit`;
-    `encode_entry` makes bytes of it, for a message to the rank that commits.
-    Raises CheckpointWriteError; the draft is then of no use.
-    """
-    if group not in GROUPS:
-        raise CheckpointWriteError(str(draft), f"no group {group!r}; groups are {GROUPS}")
-    name = tensor_file_name(group, part)
-    try:
-        content, entry = encode(name, arrays)
-        write_durably(draft / name, content, files)
-    except OSError as error:
-        raise _write_error(draft / name, error) from None
-    except ValueError as error:
-        raise CheckpointWriteError(str(draft / name), str(error)) from None
-    return entry
+Verified = frozenset[tuple[str, int, int]]
+"""Checkpoints that were valid, by what tells them from others that come later under their names."""
 
 
 class CheckpointStore:
     """The one writer of a folder that holds the checkpoints of one run.
 
-    keep: how many of the newest valid checkpoints stay. Opening makes the folder, locks it, and
-    verifies in full what is there, but for `verified`: what an earlier store of this process
-    returned from its method of that name. The kernel frees the lock when the process ends, however
-    it does, and with it those that were forked from it since, which share the lock. Raises
-    CheckpointWriteError where another process writes here, and CheckpointMismatch where the folder
-    holds a checkpoint of another run.
+    folder: links in it are followed now, and never again. keep: how many of the newest valid
+    checkpoints stay. Opening makes the folder, locks it, and verifies in full what is there, but
+    for `verified`: what an earlier store of this process returned from its method of that name.
+    The kernel frees the lock when the process ends, however it does, and with it those that were
+    forked from it since, which share the lock. Raises CheckpointWriteError where another process
+    writes here, and CheckpointMismatch where the folder holds a checkpoint of another run.
     """
 
     def __init__(
@@ -105,16 +84,15 @@ class CheckpointStore:
         config: RunConfig | OwnLoop,
         *,
         keep: int = 3,
-        verified: Collection[tuple[str, int, int]] = (),
+        verified: Verified = frozenset(),
         files: DiskFiles = DISK,
     ) -> None:
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ConfigError("keep", keep, "an integer from 1: the newest checkpoint stays")
-        self._folder = folder.absolute()
+        self._folder = Path(os.path.realpath(folder))
         self._config = config
         self._keep = keep
         self._files = files
-        self._draft: tuple[Path, RunState] | None = None
         self._source_sha256 = _sources_of_this_process()
         try:
             self._make_folder()
@@ -122,7 +100,7 @@ class CheckpointStore:
         except OSError as error:
             raise _write_error(self._folder, error) from None
         try:
-            self._valid = self._find_valid(frozenset(verified))
+            self._valid = self._find_valid(verified)
         except BaseException:
             self.close()
             raise
@@ -147,77 +125,22 @@ class CheckpointStore:
     def save(self, snapshot: Snapshot) -> Path:
         """Write a whole checkpoint and return its folder; once returned, it is durable.
 
-        Removes what is older than the newest `keep`. Raises CheckpointWriteError: earlier
-        checkpoints are then as they were and the temporary folder is gone, unless the very
-        removal failed, which the next save repeats.
+        Removes drafts that were not finished, by this writer or one that is dead, and what is older
+        than the newest `keep`. Raises CheckpointWriteError, also where the run's newest checkpoint
+        is of a later step: earlier checkpoints are then as they were and the temporary folder is
+        gone, unless the very removal failed, which the next save repeats.
         """
-        draft = self.begin(snapshot.state)
+        self._check(snapshot.state)
+        draft = self._begin(snapshot.state.step)
         try:
-            entries = [
-                write_part(draft, "parameters", snapshot.parameters, files=self._files),
-                write_part(draft, "optimizer", snapshot.optimizer, files=self._files),
-            ]
-        except BaseException:
-            self.abort()
+            target = self._write(draft, snapshot)
+        except BaseException as error:
+            # What cannot be removed is left to the next save: this one has an error of its own.
+            with suppress(OSError):
+                remove_tree(draft, self._files)
+            if isinstance(error, OSError):
+                raise _write_error(draft, error) from None
             raise
-        return self.commit(entries)
-
-    def begin(self, state: RunState) -> Path:
-        """Make the folder that the parts of a checkpoint of `state` are written to.
-
-        Removes drafts that were not committed, by this writer or one that is dead. Raises
-        CheckpointWriteError, also where the run's newest checkpoint is of a later step.
-        """
-        if self._lock < 0:
-            raise CheckpointWriteError(str(self._folder), "the store is closed")
-        if state.config.trajectory_sha256() != self._config.trajectory_sha256():
-            problem = "the state is of another run than the store was opened for"
-            raise CheckpointWriteError(str(self._folder), problem)
-        if not 0 <= state.step <= MAX_STEP:
-            raise CheckpointWriteError(str(self._folder), f"step {state.step} cannot be named")
-        newest = self._valid[0] if self._valid else None
-        if newest is not None and state.step < _order(newest)[0]:
-            problem = (
-                f"step {state.step} comes before {newest}, which is there; "
-                "resume from it or use another folder"
-            )
-            raise CheckpointWriteError(str(self._folder), problem)
-        self._draft = None
-        try:
-            for name in sorted(os.listdir(self._folder)):
-                path = self._folder / name
-                # We hold the lock, so whoever wrote it is dead or gave up.
-                if is_temporary(name) and _is_folder(path):
-                    remove_tree(path, self._files)
-            draft = self._folder / temporary_name(checkpoint_name(state.step))
-            self._files.make_folder(draft)
-        except OSError as error:
-            raise _write_error(self._folder, error) from None
-        self._draft = (draft, state)
-        return draft
-
-    def commit(self, entries: Sequence[FileEntry]) -> Path:
-        """Make a checkpoint of the parts that were written since `begin`; see `save`.
-
-        entries: what `write_part` returned, from all ranks.
-        """
-        if self._draft is None:
-            raise CheckpointWriteError(str(self._folder), "commit without begin")
-        draft, state = self._draft
-        try:
-            manifest = self._manifest(draft, state, entries)
-            write_durably(draft / MANIFEST, manifest, self._files)
-            write_durably(draft / COMPLETE, marker(manifest), self._files)
-            self._files.sync_folder(draft)
-            target = self._folder / self._free_name(state.step)
-            self._files.rename(draft, target)
-        except OSError as error:
-            self.abort()
-            raise _write_error(draft, error) from None
-        except BaseException:
-            self.abort()
-            raise
-        self._draft = None
         try:
             self._files.sync_folder(self._folder)
             self._valid.insert(0, target.name)
@@ -226,26 +149,69 @@ class CheckpointStore:
             raise _write_error(target, error) from None
         return target
 
-    def abort(self) -> None:
-        """Remove the draft, if there is one; what cannot be removed is left to the next `begin`."""
-        if self._draft is None:
-            return
-        draft, self._draft = self._draft[0], None
-        # Whoever aborts has an error of its own to raise.
-        with suppress(OSError):
-            remove_tree(draft, self._files)
+    def _check(self, state: RunState) -> None:
+        """Raise CheckpointWriteError where a state must not be saved here."""
+        problem = None
+        newest = self._valid[0] if self._valid else None
+        if self._lock < 0:
+            problem = "the store is closed"
+        elif state.config.trajectory_sha256() != self._config.trajectory_sha256():
+            problem = "the state is of another run than the store was opened for"
+        elif not 0 <= state.step <= MAX_STEP:
+            problem = f"step {state.step} cannot be named"
+        elif newest is not None and state.step < _order(newest)[0]:
+            problem = (
+                f"step {state.step} comes before {newest}, which is there; "
+                "resume from it or use another folder"
+            )
+        if problem is not None:
+            raise CheckpointWriteError(str(self._folder), problem)
+
+    def _begin(self, step: int) -> Path:
+        """Make the temporary folder of a checkpoint, and remove those of dead writers."""
+        try:
+            for name in sorted(os.listdir(self._folder)):
+                path = self._folder / name
+                # We hold the lock, so whoever wrote it is dead or gave up.
+                if is_temporary(name) and _is_folder(path):
+                    remove_tree(path, self._files)
+            draft = self._folder / temporary_name(checkpoint_name(step))
+            self._files.make_folder(draft)
+        except OSError as error:
+            raise _write_error(self._folder, error) from None
+        return draft
+
+    def _write(self, draft: Path, snapshot: Snapshot) -> Path:
+        """Fill the temporary folder, durably, and give it its name. Raises OSError as well."""
+        groups = (snapshot.parameters, snapshot.optimizer)
+        entries = [
+            self._write_group(draft, group, arrays)
+            for group, arrays in zip(GROUPS, groups, strict=True)
+        ]
+        manifest = self._manifest(draft, snapshot.state, entries)
+        write_durably(draft / MANIFEST, manifest, self._files)
+        write_durably(draft / COMPLETE, marker(manifest), self._files)
+        self._files.sync_folder(draft)
+        target = self._folder / self._free_name(snapshot.state.step)
+        self._files.rename(draft, target)
+        return target
+
+    def _write_group(self, draft: Path, group: str, arrays: Arrays) -> FileEntry:
+        path = draft / tensor_file_name(group)
+        try:
+            content, entry = encode(path.name, arrays)
+            write_durably(path, content, self._files)
+        except OSError as error:
+            raise _write_error(path, error) from None
+        except ValueError as error:
+            raise CheckpointWriteError(str(path), str(error)) from None
+        return entry
 
     def _manifest(self, draft: Path, state: RunState, entries: Sequence[FileEntry]) -> bytes:
-        with os.scandir(draft) as items:
-            found = {item.name: item.stat(follow_symlinks=False).st_size for item in items}
-        if sorted(found.items()) != sorted((entry.name, entry.size) for entry in entries):
-            named = sorted(entry.name for entry in entries)
-            problem = f"the draft holds {sorted(found)}, and the parts to commit are {named}"
-            raise CheckpointWriteError(str(draft), problem)
         try:
             files = {entry.name: entry for entry in entries}
             content = Manifest(state, self._source_sha256, files).encode()
-            # What cannot be read back is not written: missing parts, keys that are no strings, ...
+            # What cannot be read back is not written: keys that are no strings, ...
             if len(content) > MAX_BYTES or decode_manifest(content).state != state:
                 raise ValueError("random or user state is no plain JSON, or too large")
         except (ValueError, TypeError, RecursionError) as error:
@@ -275,15 +241,19 @@ class CheckpointStore:
         for path in removed:
             remove_tree(path, self._files)
 
-    def verified(self) -> frozenset[tuple[str, int, int]]:
-        """The valid checkpoints, told apart from others of the same name that come later."""
-        return frozenset(map(self._identity, self._valid))
+    def verified(self) -> Verified:
+        """The valid checkpoints that are still there."""
+        found = []
+        for name in self._valid:
+            with suppress(OSError):  # it is being removed, or somebody else has removed it
+                found.append(self._identity(name))
+        return frozenset(found)
 
     def _identity(self, name: str) -> tuple[str, int, int]:
         status = (self._folder / name).lstat()
         return name, status.st_ino, status.st_mtime_ns
 
-    def _find_valid(self, verified: frozenset[tuple[str, int, int]]) -> list[str]:
+    def _find_valid(self, verified: Verified) -> list[str]:
         """The names of the valid checkpoints, newest first."""
         valid = []
         for name in candidates(self._folder):

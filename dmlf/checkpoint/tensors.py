@@ -70,10 +70,7 @@ def name_problem(name: str) -> str | None:
 
 
 def state_sha256(entries: Iterable[tuple[str, TensorEntry]]) -> str:
-    """SHA-256 over the sorted lines of all tensors, whichever files they are in.
-
-    A tensor that several parts hold counts once.
-    """
+    """SHA-256 over the sorted lines of all tensors, whichever files they are in; each line once."""
     lines = sorted({entry.line(name) for name, entry in entries})
     return hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
 

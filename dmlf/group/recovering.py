@@ -72,9 +72,11 @@ class SeatedMembers(LocalMembers):
         if wanted:
             yield Said(-1, words.WANTED, 0, wanted)
 
-    def start(self, action: Start, notes: Mapping[int, Any], struck: frozenset[int]) -> None:
+    def start(
+        self, action: Start, notes: Mapping[int, Any], struck: frozenset[int], saved: int | None
+    ) -> None:
         """Begin a generation, and have those replaced that it lacks."""
-        super().start(action, notes, struck)
+        super().start(action, notes, struck, saved)
         self._ranks = dict(action.ranks)
         lost, self._lost = self._lost, 0
         self._wanted += max(0, min(lost, self._workers - action.world_size))

@@ -2,7 +2,8 @@
 
 The state is cut into parts: what each server owns (`dmlf.protocol.ownership`), or one part, all of
 it, where there are no servers. First all ranks tell each other what they hold (`agree_holdings`),
-each finds the same sources in that (`newest_sources`), and then the parts move (`transfer`).
+each finds the same sources in that (`newest_sources`), and then the parts move (`transfer`). Ranks
+that hold the same step must hold the same bits of it: otherwise nothing moves.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from dmlf.errors import ReplicaDivergence
 from dmlf.protocol.agree import agree
 from dmlf.protocol.effects import Member, Send, Steps, receive
 from dmlf.protocol.tags import Phase, Tag
@@ -21,10 +23,13 @@ _COUNT = struct.Struct(">I")
 
 
 class Holding(NamedTuple):
-    """The parts that a rank holds in full, parameters and optimizer, after `step` steps."""
+    """The parts that a rank holds in full, parameters and optimizer, after `step` steps.
+
+    parts: by part, the hash of its bits.
+    """
 
     step: int
-    parts: tuple[int, ...]
+    parts: Mapping[int, str]
 
 
 class Kind(StrEnum):
@@ -56,7 +61,7 @@ def agree_holdings(member: Member, own: Holding | None) -> Steps[dict[int, Holdi
 
     def merge(payload: bytes) -> None:
         for rank, (step, parts) in json.loads(payload):
-            known[int(rank)] = Holding(int(step), tuple(map(int, parts)))
+            known[rank] = Holding(step, {int(part): digest for part, digest in parts.items()})
 
     at = Tag(member.generation, 0, 0, Phase.STATE_AGREEMENT, 0, member.rank)
     yield from agree(member, range(member.group_size), at, value, merge)
@@ -66,16 +71,31 @@ def agree_holdings(member: Member, own: Holding | None) -> Steps[dict[int, Holdi
 def newest_sources(holdings: Mapping[int, Holding], num_parts: int) -> tuple[int, list[int]] | None:
     """The newest step at which the ranks together hold all parts, and by part the rank to ask.
 
-    That is the lowest one. None where no step is held in full.
+    That is the lowest one. None where no step is held in full. Raises ReplicaDivergence where two
+    ranks hold other bits of the same part: which of them are right is not known.
     """
     for step in sorted({holding.step for holding in holdings.values()}, reverse=True):
-        holders = [
-            [rank for rank, held in holdings.items() if held.step == step and part in held.parts]
+        found = [
+            {
+                rank: held.parts[part]
+                for rank, held in holdings.items()
+                if held.step == step and part in held.parts
+            }
             for part in range(num_parts)
         ]
-        if all(holders):
-            return step, [min(ranks) for ranks in holders]
+        if all(found):
+            for digests in found:
+                _check_equal(step, digests)
+            return step, [min(digests) for digests in found]
     return None
+
+
+def _check_equal(step: int, digests: Mapping[int, str]) -> None:
+    expected = digests[min(digests)]
+    for rank, digest in sorted(digests.items()):
+        if digest != expected:
+            detail = f"state after step {step} differs between ranks"
+            raise ReplicaDivergence(rank, expected[:16], digest[:16], detail)
 
 
 def moves_to_all(member: Member, sources: Sequence[int]) -> list[Move]:

@@ -160,6 +160,7 @@ class Agent:
             bool(message["trust_memory"]),
             None if message["note"] is None else json.loads(message["note"]),
             frozenset(message["struck"]),
+            message["saved"],
         )
         self._members.order(_MEMBER, order)
         self._listener = None  # it is the rank's now

@@ -148,7 +148,9 @@ class RemoteMembers:
             "prepare", rank=action.rank, server=action.server, job=self._job, leaves=self._leaves
         )
 
-    def start(self, action: Start, notes: Mapping[int, Any], struck: frozenset[int]) -> None:
+    def start(
+        self, action: Start, notes: Mapping[int, Any], struck: frozenset[int], saved: int | None
+    ) -> None:
         """Begin a generation. notes: by rank."""
         by_rank = sorted((rank, member) for member, rank in action.ranks.items())
         addresses = [
@@ -166,6 +168,7 @@ class RemoteMembers:
                     trust_memory=action.trust_memory,
                     note=notes.get(rank),
                     struck=sorted(struck),
+                    saved=saved,
                 )
 
     def abort(self, member: int, generation: int) -> None:

@@ -140,7 +140,9 @@ class LocalMembers:
         """Nobody comes by itself."""
         raise AssertionError(f"{action} for processes that were not asked for")
 
-    def start(self, action: Start, notes: Mapping[int, Any], struck: frozenset[int]) -> None:
+    def start(
+        self, action: Start, notes: Mapping[int, Any], struck: frozenset[int], saved: int | None
+    ) -> None:
         """Begin a generation. notes: by rank."""
         self._endpoints = self._make_endpoints(action)
         for member, rank in action.ranks.items():
@@ -152,6 +154,7 @@ class LocalMembers:
                 action.trust_memory,
                 notes.get(rank),
                 struck,
+                saved,
             )
             self.order(member, order)
 

@@ -8,6 +8,7 @@
       <------------------------------ recorded   what it does in a step, where that is recorded
       <------------------------------ fired      an injected fault
       <------------------------------ noted      something to be kept for whoever has its rank next
+      <------------------------------ saved      a checkpoint, which is durable
       <------------------------------ leaving    it has got SIGTERM, and wants to leave
     abort (generation) -------------------->     stops
       <------------------------------ acknowledged, failed (error), or done (report)
@@ -35,7 +36,7 @@ from dmlf.runtime.parcel import receive_parcel
 from dmlf.runtime.pulse import Pulse
 
 JOINED, RESUMED, NOTED, FIRED = "joined", "resumed", "noted", "fired"
-RECORDED, LEAVING, WANTED = "recorded", "leaving", "wanted"
+RECORDED, SAVED, LEAVING, WANTED = "recorded", "saved", "leaving", "wanted"
 ACKNOWLEDGED, FAILED, DONE = "acknowledged", "failed", "done"
 
 IDLE_S = 0.25
@@ -47,7 +48,8 @@ class StartOrder:
     """Run `generation` as `rank` of a group with `world_size` workers, over `endpoint`.
 
     trust_memory: whether what this process holds may be used. note: what a member of this rank has
-    noted last. struck: numbers of the faults that need not be injected again.
+    noted last. struck: numbers of the faults that need not be injected again. saved: the step of
+    the last checkpoint that the run has saved, wherever that is.
     """
 
     generation: int
@@ -57,6 +59,7 @@ class StartOrder:
     trust_memory: bool
     note: Any = None
     struck: frozenset[int] = frozenset()
+    saved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +123,12 @@ class Line:
 
         Called in every slice of a wait, it says besides that this rank looks after its waiting.
         """
-        self._pulse.beat()
+        self.beat()
         self._look()
+
+    def beat(self) -> None:
+        """Say that this rank looks after its waiting, and look for no order."""
+        self._pulse.beat()
 
     def begin(self, step: int) -> None:
         """The same before `step`: that it is begun says that this rank gets on."""
@@ -151,6 +158,10 @@ class Line:
     def record(self, step: int, record: Mapping[str, Any]) -> None:
         """Tell what this rank does in `step`."""
         self._voice.say(RECORDED, self._generation, (step, record))
+
+    def saved(self, step: int) -> None:
+        """Tell that the checkpoint after `step` steps is durable; from any thread."""
+        self._voice.say(SAVED, self._generation, step)
 
     def leave(self) -> None:
         """Ask to leave, as SIGTERM does."""

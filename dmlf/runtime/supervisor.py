@@ -118,8 +118,10 @@ class Members(Protocol):
     def admit(self, action: Admit) -> None:
         """Tell a newcomer what it is to be."""
 
-    def start(self, action: Start, notes: Mapping[int, Any], struck: frozenset[int]) -> None:
-        """Begin a generation. notes: by rank."""
+    def start(
+        self, action: Start, notes: Mapping[int, Any], struck: frozenset[int], saved: int | None
+    ) -> None:
+        """Begin a generation. notes: by rank. struck, saved: see `StartOrder`."""
 
     def abort(self, member: int, generation: int) -> None:
         """Tell a member to stop."""
@@ -157,6 +159,7 @@ class Supervisor:
         self._told = 0  # generations
         self._told_incidents = 0
         self._notes: dict[int, Any] = {}  # by rank
+        self._saved: int | None = None  # the step of the last checkpoint
         self._ranks: Mapping[int, int] = {}  # by member, of the last Start
         self._reports: dict[int, Any] = {}  # by rank, of the generation that runs
         self._records: dict[int, dict[int, list[tuple[int, Any]]]] = {}  # by step, generation
@@ -219,6 +222,8 @@ class Supervisor:
             self._notes[rank] = value
         elif kind == words.FIRED:
             self._fired(value)
+        elif kind == words.SAVED:
+            self._saved = value
         elif kind == words.RECORDED and rank is not None:
             step, record = value
             self._records.setdefault(step, {}).setdefault(generation, []).append((rank, record))
@@ -290,7 +295,7 @@ class Supervisor:
                 case Start():
                     self._reports.clear()
                     self._ranks = action.ranks
-                    self._members.start(action, self._notes, frozenset(self.fired))
+                    self._members.start(action, self._notes, frozenset(self.fired), self._saved)
                 case Abort(generation, members):
                     for member in members:
                         self._members.abort(member, generation)

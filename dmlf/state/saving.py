@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dmlf.checkpoint import CheckpointStore, OwnLoop, RunState, SamplerPosition, Snapshot
+from dmlf.checkpoint import CheckpointStore, OwnLoop, RunState, SamplerPosition, Snapshot, Verified
 from dmlf.errors import ConfigError
 from dmlf.state import random_state as global_random
 from dmlf.state.items import Group, state_of
 from dmlf.state.tree import Packer
 
 # What this process has verified or written, by folder: a save does not read it all again.
-_verified: dict[Path, frozenset[tuple[str, int, int]]] = {}
+_verified: dict[Path, Verified] = {}
 
 
 def save(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dmlf.checkpoint import Verified
 from dmlf.protocol import Holding, Member, registry
 from dmlf.runtime import NoTransport
 from dmlf.runtime.faults import FaultKind, FaultSpec, Injector
@@ -35,6 +36,7 @@ class RecoverableRank:
         self._replica = Replica(config, make_backend(config), place, range(0))
         self._holds = not (server is None and self._num_servers)  # else it has no optimizer
         self._fresh = True
+        self._verified: Verified = frozenset()
 
     def run(self, order: StartOrder, line: Line) -> RankReport:
         """Train one generation to its end; whatever it raises, the replica is kept."""
@@ -47,7 +49,7 @@ class RecoverableRank:
             replica.done = None
         holding = None
         if self._holds and replica.done is not None:
-            holding = Holding(replica.done, replica.parts)
+            holding = Holding(replica.done, replica.part_digests())
         shards = range(0)
         if self._server is None:
             shards = owned_shards(order.rank, order.world_size, self._job.config.num_shards)
@@ -58,7 +60,16 @@ class RecoverableRank:
             replica.enter(order.rank, shards, transport.allocate)
             step, history = (-1, None) if order.note is None else order.note
             injector = self._injector(order, line, transport)
-            again = Again(order.generation, line, holding, history, step, injector)
+            again = Again(
+                order.generation,
+                line,
+                holding,
+                history,
+                step,
+                injector,
+                self._verified,
+                order.saved,
+            )
             member = Member(order.rank, order.world_size, self._num_servers, order.generation)
             trainer = Trainer(replica, transport, member, self._algorithm, self._job, again)
             try:
@@ -67,6 +78,8 @@ class RecoverableRank:
                 if order.rank == 0 and trainer.recorder.epochs:
                     line.note((trainer.recorder.done, trainer.recorder.history()))
                 raise
+            finally:
+                self._verified = trainer.verified
         except BaseException:
             transport.abandon()
             raise

@@ -10,17 +10,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmlf.checkpoint import CheckpointStore, RunState, SamplerPosition, Snapshot
+from dmlf.checkpoint import CheckpointStore, RunState, SamplerPosition, Snapshot, Verified
 from dmlf.checkpoint.load import candidates
-from dmlf.errors import CheckpointError, ConfigError, NoValidCheckpoint
+from dmlf.errors import ConfigError, NoValidCheckpoint
 from dmlf.protocol import Kind, Member, Move, Steps, transfer
 from dmlf.runtime.driver import SLICE_S
 from dmlf.runtime.faults import Injector
+from dmlf.runtime.member import Line
 from dmlf.training.faulty_disk import FaultyDisk
 from dmlf.training.packing import Gathered, copied, packed
 from dmlf.training.recorder import StepRecorder
@@ -71,8 +71,9 @@ class Checkpointer:
     """One rank's part in the checkpoints of a run.
 
     run: drives a protocol between steps. confirm: raises ReplicaDivergence, on all ranks, where
-    they do not hold the same state: what is saved was held by all. look: called now and then
-    while it waits for the disk.
+    they do not hold the same state: what is saved was held by all. line: looked at for an order to
+    stop while it waits for the disk, and told what has been saved. verified: the checkpoints that
+    this process need not read again; those of the folder once it has been let go of.
     """
 
     def __init__(
@@ -84,8 +85,10 @@ class Checkpointer:
         run: Run,
         confirm: Callable[[int], None],
         injector: Injector | None = None,
-        look: Callable[[], None] = never,
+        line: Line | None = None,
+        verified: Verified = frozenset(),
     ) -> None:
+        self.verified = verified
         self._plan = plan
         self._replica = replica
         self._member = member
@@ -93,7 +96,7 @@ class Checkpointer:
         self._run = run
         self._confirm = confirm
         self._injector = injector
-        self._look = look
+        self._line = line
         self._disk = FaultyDisk()
         self._writes = member.rank == writer_of(member)
         self._saver: BackgroundSaver | None = None
@@ -110,9 +113,10 @@ class Checkpointer:
                 Path(self._plan.folder),
                 self._replica.config,
                 keep=self._plan.keep,
+                verified=self.verified,
                 files=self._disk,
             )
-            self._saver = BackgroundSaver(store, self._look)
+            self._saver = BackgroundSaver(store, self._line)
 
     def after(self, step: int) -> None:
         """Save if the state after `step` steps is due; raise what went wrong with an earlier one.
@@ -125,10 +129,9 @@ class Checkpointer:
             self._saver.check()
 
     def abandon(self) -> None:
-        """End what is being written, well or not, and let go of the folder."""
+        """End what is being written, well or not, and let go of the folder; raises nothing."""
         if self._saver is not None:
-            with suppress(CheckpointError):
-                self._saver.close()
+            self.verified = self._saver.abandon()
 
     def finish(self, step: int) -> None:
         """Save the state that the run ends in, unless that is done, and wait until it is durable.
@@ -186,12 +189,12 @@ class Checkpointer:
 class BackgroundSaver:
     """Writes one snapshot at a time, in a thread; who brings the next one waits for it.
 
-    look: called now and then meanwhile.
+    line: see `Checkpointer`.
     """
 
-    def __init__(self, store: CheckpointStore, look: Callable[[], None] = never) -> None:
+    def __init__(self, store: CheckpointStore, line: Line | None) -> None:
         self._store = store
-        self._look = look
+        self._line = line
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -213,23 +216,39 @@ class BackgroundSaver:
 
     def wait(self) -> None:
         """Return when nothing is being written. Raises CheckpointWriteError."""
-        while self._thread is not None:
-            self._thread.join(SLICE_S)
-            if not self._thread.is_alive():
-                self._thread = None
-            else:
-                self._look()
+        self._join(never if self._line is None else self._line.check)
         self.check()
 
     def close(self) -> None:
-        """Return when all is durable, and let go of the folder. Raises CheckpointWriteError."""
-        try:
-            self.wait()
-        finally:
-            self._store.close()
+        """Return when all is durable, and let go of the folder; what it raises leaves it held.
+
+        Raises CheckpointWriteError.
+        """
+        self.wait()
+        self._store.close()
+
+    def abandon(self) -> Verified:
+        """End what is being written, well or not, let go of the folder, and say what is in it.
+
+        Never before the thread has ended: the next writer of the folder would remove its draft.
+        So no order is looked for meanwhile, which would end this.
+        """
+        self._join(never if self._line is None else self._line.beat)
+        self._store.close()
+        return self._store.verified()
+
+    def _join(self, meanwhile: Callable[[], None]) -> None:
+        while self._thread is not None:
+            self._thread.join(SLICE_S)
+            if self._thread.is_alive():
+                meanwhile()
+            else:
+                self._thread = None
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
             self._store.save(snapshot)
+            if self._line is not None:
+                self._line.saved(snapshot.state.step)
         except BaseException as error:
             self._error = error

@@ -208,10 +208,13 @@ class Replica:
         optimizer = of_parameters(self.backend.optimizer_state(), names)
         return {name: held[name] for name in names}, optimizer
 
-    @property
-    def parts(self) -> tuple[int, ...]:
-        """The parts (see `part`) whose parameters are here."""
-        return tuple(self._held)
+    def part_digests(self) -> dict[int, str]:
+        """SHA-256 of parameters and optimizer's state of each part (see `part`) that is here."""
+        digests = {}
+        for index in self._held:
+            parameters, optimizer = self.part(index)
+            digests[index] = RankState(entries_of(parameters), entries_of(optimizer)).sha256()
+        return digests
 
     def load_state(self, parameters: Arrays, optimizer: Arrays | None, done: int) -> None:
         """Replace what is held here by the state of another replica of the same run.

@@ -15,8 +15,9 @@ on the shares, so the bits stay; a float32 sum does.
 
 Where the state is not held in full by those who are left (a server took its part of the optimizer
 with it), or is not to be trusted (replicas have diverged), all go back to the newest valid
-checkpoint, and do the steps after it again, from the same state, to the same bits. Without a
-checkpoint they go back to the start: it is a function of the seed.
+checkpoint, and do the steps after it again, from the same state, to the same bits. If the run has
+saved none, they go back to the start: it is a function of the seed. That replicas have diverged may
+be seen here first: before a state is spread, the hashes of all who hold it are compared.
 """
 
 from __future__ import annotations
@@ -71,13 +72,20 @@ class _State:
 
 
 def restore(
-    replica: Replica, member: Member, run: Run, plan: CheckpointPlan | None, own: Holding | None
+    replica: Replica,
+    member: Member,
+    run: Run,
+    plan: CheckpointPlan | None,
+    own: Holding | None,
+    saved: int | None,
 ) -> Restored:
     """Give every rank the newest state there is; all ranks call it together.
 
-    own: what this rank holds that may be used. Raises NoValidCheckpoint where there are checkpoints
-    and none can be used, or the run was to go on from one and there is none; ConfigError where it
-    is beyond the run's end.
+    own: what this rank holds that may be used. saved: the step of the run's last checkpoint, on
+    whichever host it is. Raises ReplicaDivergence, before anything is
+    changed, where ranks hold other bits of the newest step; NoValidCheckpoint where there are
+    checkpoints and none can be used, or there is none, though the run has saved some or was to go
+    on from one; ConfigError where it is beyond the run's end.
     """
     holdings: dict[int, Holding] = {}
 
@@ -87,7 +95,7 @@ def restore(
     run(find())
     found = newest_sources(holdings, max(1, member.num_servers))
     if found is None:
-        return _from_one_rank(replica, member, run, plan)
+        return _from_one_rank(replica, member, run, plan, saved)
     step, sources = found
     _spread(replica, member, run, sources, None, step)
     names = ", ".join(f"rank {rank}" for rank in sorted(set(sources)))
@@ -95,11 +103,11 @@ def restore(
 
 
 def _from_one_rank(
-    replica: Replica, member: Member, run: Run, plan: CheckpointPlan | None
+    replica: Replica, member: Member, run: Run, plan: CheckpointPlan | None, saved: int | None
 ) -> Restored:
     """Spread a checkpoint, or the start, from the rank that can read checkpoints."""
     source = writer_of(member)
-    state = _load(replica, plan) if member.rank == source else None
+    state = _load(replica, plan, saved) if member.rank == source else None
     noted = Gathered()
     if state is not None:
         noted.note = asdict(state.restored)
@@ -144,13 +152,13 @@ def _spread(
         replica.load_state(came.parameters, came.optimizer if applies else None, step)
 
 
-def _load(replica: Replica, plan: CheckpointPlan | None) -> _State:
+def _load(replica: Replica, plan: CheckpointPlan | None, saved: int | None) -> _State:
     """The newest valid checkpoint, or the start; says on standard error why newer ones were not."""
     loaded = None
     if plan is not None:
         loaded = load_newest(Path(plan.folder), replica.config)
-        if loaded is None and plan.resume:
-            raise NoValidCheckpoint(plan.folder, [])
+        if loaded is None and (plan.resume or saved is not None):
+            raise NoValidCheckpoint(plan.folder, [], saved)
     if loaded is None:
         backend = make_backend(replica.config)
         start = Restored(0, "the start, which the seed decides", False, StepRecorder().history())

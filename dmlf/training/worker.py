@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dmlf.checkpoint import Verified
 from dmlf.config import RunConfig
 from dmlf.env import source_sha256
 from dmlf.errors import DmlfError, ReplicaDivergence, SchemaMismatch
@@ -40,7 +41,6 @@ from dmlf.training.synchronizer import RankStep, StepTimes, Synchronizer, make_s
 from dmlf.training.timeline import Timeline
 from dmlf.training.transcript import KeptRecords, TranscriptRecorder
 from dmlf.transport import Endpoint, Transport
-from dmlf.transport.base import never
 from dmlf.transport.process_group import GroupTransport
 
 
@@ -84,7 +84,8 @@ class Again:
     """What a rank brings to a generation, where there may be several of them.
 
     holding: what its process holds that may be used. history: of the run, from the first of its
-    kind on, up to `history_step`; it matters on rank 0.
+    kind on, up to `history_step`; it matters on rank 0. verified: checkpoints that its process has
+    read or written. saved: the step of the run's last checkpoint, on whichever host.
     """
 
     generation: int
@@ -93,6 +94,8 @@ class Again:
     history: Mapping[str, Any] | None
     history_step: int
     injector: Injector | None = None
+    verified: Verified = frozenset()
+    saved: int | None = None
 
 
 class Trainer:
@@ -140,7 +143,8 @@ class Trainer:
                 self._drive,
                 self._confirm_state,
                 None if again is None else again.injector,
-                never if again is None else again.line.check,
+                None if again is None else again.line,
+                frozenset() if again is None else again.verified,
             )
         self._plan = job.checkpoint
         self._stop = job.stop
@@ -180,6 +184,11 @@ class Trainer:
         if injector is not None:
             return lambda step: injector.through(step, rank_step(member, step, num_buckets))
         return lambda step: rank_step(member, step, num_buckets)
+
+    @property
+    def verified(self) -> Verified:
+        """The checkpoints that need not be read again, once training has ended."""
+        return frozenset() if self._checkpointer is None else self._checkpointer.verified
 
     def train(self) -> RankReport:
         """All steps of the run, with an evaluation on rank 0 after every epoch."""
@@ -241,7 +250,8 @@ class Trainer:
             if plan is None or not plan.resume:
                 return Restored(0, "the start", False, None)
         holding = None if again is None else again.holding
-        restored = restore(self._replica, self._member, self._drive, plan, holding)
+        saved = None if again is None else again.saved
+        restored = restore(self._replica, self._member, self._drive, plan, holding, saved)
         if self._member.rank != 0:
             return restored
         if restored.history is not None:

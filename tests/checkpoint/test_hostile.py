@@ -221,7 +221,7 @@ def test_a_manifest_that_lies(folder: Path, lie: Callable[[dict[str, Any]], None
 @pytest.mark.parametrize(
     "name",
     ["../outside.safetensors", "/etc/passwd", "a/optimizer.safetensors", ".", "", "parameters",
-     "optimizer.01.safetensors", "COMPLETE", "manifest.json", "optimizer.safetensors\n"],
+     "optimizer.0.safetensors", "COMPLETE", "manifest.json", "optimizer.safetensors\n"],
 )  # fmt: skip
 def test_a_file_name_that_leads_elsewhere(folder: Path, name: str) -> None:
     (folder.parent / "outside.safetensors").write_bytes((folder / TENSORS[0]).read_bytes())
@@ -231,16 +231,6 @@ def test_a_file_name_that_leads_elsewhere(folder: Path, name: str) -> None:
 
     reseal(folder, change)
     refused(folder)
-
-
-def test_parts_that_are_not_all_there(folder: Path) -> None:
-    (folder / TENSORS[0]).rename(folder / "optimizer.1.safetensors")
-
-    def change(manifest: dict[str, Any]) -> None:
-        manifest["files"]["optimizer.1.safetensors"] = manifest["files"].pop(TENSORS[0])
-
-    reseal(folder, change)
-    assert "not all from 0" in refused(folder)
 
 
 @pytest.mark.parametrize("name", ["extra", "optimizer.1.safetensors", "data.pkl", ".hidden"])

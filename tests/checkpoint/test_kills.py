@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from dmlf.checkpoint import CheckpointStore, load_newest, write_part
+from dmlf.checkpoint import CheckpointStore, load_newest
 from dmlf.checkpoint.files import DiskFiles
 from dmlf.errors import CheckpointWriteError
 from tests.checkpoint.save_once import WRITE_ERROR
@@ -120,28 +120,6 @@ def test_killed_at_each_operation(tmp_path: Path, scenario: str, after: bool) ->
     assert len(outcomes) > 18
     assert outcomes == sorted(outcomes)
     assert (outcomes[0], outcomes[-1]) == (False, True)
-
-
-@pytest.mark.parametrize("part", [None, 0])
-def test_killed_while_another_rank_writes_its_part(tmp_path: Path, part: int | None) -> None:
-    with CheckpointStore(tmp_path, CONFIG) as store:
-        store.save(snapshot(1))
-        draft = store.begin(snapshot(2).state)
-        for n in range(5):
-            shutil.rmtree(draft)
-            draft.mkdir()
-
-            def write(n: int = n) -> None:
-                arrays = snapshot(2).optimizer
-                write_part(draft, "optimizer", arrays, part, DyingFiles(n, after=True))
-
-            if in_child(write) == 0:
-                break
-        assert n == 4  # create, write, sync, close
-        store.abort()
-        assert state_of(tmp_path) == bits(snapshot(1))
-        store.save(snapshot(2))
-    assert_usable(tmp_path, 3)
 
 
 class FailingFiles(RecordingFiles):

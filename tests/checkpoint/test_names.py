@@ -10,9 +10,7 @@ from dmlf.checkpoint.names import (
     claims_to_be_checkpoint,
     is_temporary,
     parse_checkpoint_name,
-    parse_tensor_file_name,
     temporary_name,
-    tensor_file_name,
 )
 
 
@@ -37,18 +35,3 @@ def test_a_checkpoint_name_comes_back(step: int, attempt: int) -> None:
 )  # fmt: skip
 def test_no_other_name_is_one(name: str) -> None:
     assert parse_checkpoint_name(name) is None
-
-
-@pytest.mark.parametrize("group", ["parameters", "optimizer"])
-@pytest.mark.parametrize("part", [None, 0, 7, 4095])
-def test_a_tensor_file_name_comes_back(group: str, part: int | None) -> None:
-    assert parse_tensor_file_name(tensor_file_name(group, part)) == (group, part)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["optimizer", "optimizer.00.safetensors", "optimizer.-1.safetensors", "random.safetensors",
-     "../optimizer.safetensors", "optimizer.safetensors\n", "optimizer.safetensors.pkl"],
-)  # fmt: skip
-def test_no_other_file_holds_tensors(name: str) -> None:
-    assert parse_tensor_file_name(name) is None

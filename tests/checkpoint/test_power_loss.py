@@ -22,7 +22,6 @@ from dmlf.checkpoint import (
     Snapshot,
     load_checkpoint,
     load_newest,
-    write_part,
 )
 from dmlf.checkpoint.load import candidates
 from dmlf.errors import CheckpointError
@@ -46,7 +45,6 @@ SCENARIOS = {
     "the second, replacing": ((1,), 1, 2),
     "the fourth, of three": ((1, 2, 3), 3, 4),
     "the same step again": ((2,), 1, 2),
-    "in parts": ((1,), 1, 2),
 }
 
 
@@ -66,16 +64,7 @@ class Recorded:
         files = RecordingFiles()
         new = small(step)
         with CheckpointStore(self.folder, CONFIG, keep=keep, files=files) as store:
-            if scenario == "in parts":
-                draft = store.begin(new.state)
-                entries = [
-                    write_part(draft, "optimizer", new.optimizer, 0, files),
-                    write_part(draft, "parameters", new.parameters, files=files),
-                    write_part(draft, "optimizer", {}, 1, files),
-                ]
-                store.commit(entries)
-            else:
-                store.save(new)
+            store.save(new)
         self.operations = files.operations
         self.previous = bits(small(before[-1])) if before else None
         self.new = bits(new)
@@ -117,7 +106,7 @@ def test_every_state_after_a_crash_is_the_previous_or_the_new(
     assert recorded.violation(recorded.operations) is None
 
 
-@pytest.mark.parametrize("scenario", ["the first", "the second, replacing", "in parts"])
+@pytest.mark.parametrize("scenario", ["the first", "the second, replacing"])
 def test_every_fsync_is_needed(tmp_path: Path, scenario: str) -> None:
     recorded = Recorded(tmp_path, scenario)
     below = [

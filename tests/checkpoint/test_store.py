@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,11 +19,8 @@ from dmlf.checkpoint import (
     RunState,
     SamplerPosition,
     Snapshot,
-    decode_entry,
-    encode_entry,
     load_checkpoint,
     load_newest,
-    write_part,
 )
 from dmlf.errors import (
     CheckpointCorrupt,
@@ -85,28 +83,6 @@ def test_it_is_readable_by_torch(tmp_path: Path) -> None:
         assert read[name].numpy().tobytes() == array.tobytes()
 
 
-def test_the_hash_of_the_state_does_not_depend_on_how_it_is_cut(tmp_path: Path) -> None:
-    whole = snapshot(9)
-    names_of = sorted(whole.optimizer)
-    with CheckpointStore(tmp_path / "whole", CONFIG) as store:
-        first = load_checkpoint(store.save(whole), CONFIG)
-    with CheckpointStore(tmp_path / "parts", CONFIG) as store:
-        draft = store.begin(whole.state)
-        entries = [write_part(draft, "parameters", whole.parameters)]
-        for part, mine in enumerate([names_of[:1], names_of[1:], ["steps"], []]):
-            arrays = {name: whole.optimizer[name] for name in mine}
-            entries.append(write_part(draft, "optimizer", arrays, part))
-        sent = [encode_entry(entry) for entry in entries]
-        assert [decode_entry(content) for content in sent] == entries
-        second = load_checkpoint(store.commit(entries), CONFIG)
-    assert sorted(second.manifest.files) == [
-        *(f"optimizer.{part}.safetensors" for part in range(4)),
-        "parameters.safetensors",
-    ]
-    assert bits(first.snapshot) == bits(second.snapshot) == bits(whole)
-    assert first.manifest.state_sha256 == second.manifest.state_sha256
-
-
 def test_the_hash_of_the_state_sees_every_bit(tmp_path: Path) -> None:
     hashes = set()
     changed = snapshot(9)
@@ -117,59 +93,6 @@ def test_the_hash_of_the_state_sees_every_bit(tmp_path: Path) -> None:
         optimizer["bits.exp_avg"].view(np.uint32)[1, 2] ^= 1
         changed = Snapshot(changed.state, changed.parameters, optimizer)
     assert len(hashes) == 2
-
-
-PARTS_REFUSED = {
-    "a gap": [("parameters", None), ("optimizer", 0), ("optimizer", 2)],
-    "not from 0": [("parameters", None), ("optimizer", 1)],
-    "whole and part": [("parameters", None), ("optimizer", None), ("optimizer", 0)],
-    "no optimizer": [("parameters", None)],
-    "no parameters": [("optimizer", None)],
-}
-
-
-@pytest.mark.parametrize("parts", PARTS_REFUSED.values(), ids=PARTS_REFUSED)
-def test_parts_that_make_no_whole_are_refused(
-    tmp_path: Path, parts: list[tuple[str, int | None]]
-) -> None:
-    with CheckpointStore(tmp_path, CONFIG) as store:
-        draft = store.begin(snapshot(1).state)
-        entries = [
-            write_part(draft, group, {f"{group}.{part}": np.ones(2)}, part) for group, part in parts
-        ]
-        with pytest.raises(CheckpointWriteError):
-            store.commit(entries)
-        assert names(tmp_path) == []
-        with pytest.raises(CheckpointWriteError, match="without begin"):
-            store.commit(entries)
-
-
-def test_parts_that_contradict_or_are_not_committed_are_refused(tmp_path: Path) -> None:
-    with CheckpointStore(tmp_path, CONFIG) as store:
-        draft = store.begin(snapshot(1).state)
-        entries = [write_part(draft, "parameters", {"w": np.arange(3)})]
-        for part in range(2):
-            arrays = {"steps": np.array(part)}
-            entries.append(write_part(draft, "optimizer", arrays, part))
-        with pytest.raises(CheckpointWriteError, match="differ in tensor 'steps'"):
-            store.commit(entries)
-
-        draft = store.begin(snapshot(1).state)
-        entries = [write_part(draft, group, {"w": np.ones(2)}) for group in ("parameters",)]
-        write_part(draft, "optimizer", {"w": np.ones(2)})
-        with pytest.raises(CheckpointWriteError, match=r"optimizer\.safetensors"):
-            store.commit(entries)
-        assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"[]", b"{}", b'{"name": 1, "entry": {}}', b'{"name": "a", "entry": []}',
-     b'{"name": "a", "entry": {"size": -1, "sha256": "", "tensors": {}}}'],
-)  # fmt: skip
-def test_an_entry_that_is_none_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011
-        decode_entry(content)
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
@@ -270,9 +193,8 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
 
 def test_no_checkpoint_at_all_is_not_the_same_as_no_valid_one(tmp_path: Path) -> None:
     assert load_newest(tmp_path / "absent", CONFIG) is None
-    with CheckpointStore(tmp_path, CONFIG) as store:
-        store.begin(snapshot(1).state)
-        assert load_newest(tmp_path, CONFIG) is None
+    (tmp_path / ".step-0000000001.0123456789abcdef.tmp").mkdir()
+    assert load_newest(tmp_path, CONFIG) is None
     (tmp_path / "step-1").mkdir()
     with pytest.raises(NoValidCheckpoint) as caught:
         load_newest(tmp_path, CONFIG)
@@ -357,6 +279,48 @@ def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "linked" / ".lock").symlink_to(tmp_path / "file")
     with pytest.raises(CheckpointWriteError):
         CheckpointStore(tmp_path / "linked", CONFIG)
+
+
+@pytest.mark.parametrize("below", ["", "not/yet/there"])
+def test_a_folder_may_be_a_link_or_lie_below_one(tmp_path: Path, below: str) -> None:
+    """It is followed once: where a store began it goes on, wherever the link leads later."""
+    real, other = tmp_path / "real", tmp_path / "other"
+    real.mkdir()
+    other.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    with CheckpointStore(link / below, CONFIG) as store:
+        store.save(snapshot(1))
+        link.unlink()
+        link.symlink_to(other)
+        store.save(snapshot(2))
+    assert names(real / below) == ["step-0000000001", "step-0000000002"]
+    assert names(other) == []
+    link.unlink()
+    link.symlink_to(real)
+    with (
+        pytest.raises(CheckpointWriteError, match="another"),
+        CheckpointStore(real / below, CONFIG),
+    ):
+        CheckpointStore(link / below, CONFIG)
+    loaded = load_newest(link / below, CONFIG)
+    assert loaded is not None
+    assert bits(loaded.snapshot) == bits(snapshot(2))
+    assert loaded.rejected == ()
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for folder in (tmp_path / "loop", tmp_path / "loop" / "below"):
+        with pytest.raises(CheckpointWriteError, match="symbolic links"):
+            CheckpointStore(folder, CONFIG)
+
+
+def test_what_is_gone_is_not_called_verified(tmp_path: Path) -> None:
+    with CheckpointStore(tmp_path, CONFIG) as store:
+        store.save(snapshot(1))
+        shutil.rmtree(store.save(snapshot(2)))
+        assert [name for name, _, _ in store.verified()] == ["step-0000000001"]
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:

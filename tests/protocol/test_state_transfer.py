@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dmlf.conformance.driving import Sent, drive
-from dmlf.errors import GenerationMismatch
+from dmlf.errors import GenerationMismatch, ReplicaDivergence
 from dmlf.protocol import (
     Holding,
     Kind,
@@ -23,7 +23,9 @@ from dmlf.protocol import (
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8])
 def test_all_ranks_learn_what_each_holds(size: int) -> None:
-    own = {rank: Holding(10 + rank % 2, (0,)) for rank in range(size) if rank != 2}
+    own = {
+        rank: Holding(10 + rank % 2, {0: f"a{rank}", 3: "b"}) for rank in range(size) if rank != 2
+    }
     known: dict[int, Any] = {}
 
     def program(rank: int) -> Any:
@@ -38,17 +40,41 @@ def test_all_ranks_learn_what_each_holds(size: int) -> None:
     ("holdings", "num_parts", "expected"),
     [
         ({}, 1, None),
-        ({1: Holding(4, (0,)), 2: Holding(5, (0,)), 3: Holding(5, (0,))}, 1, (5, [2])),
+        ({1: Holding(4, {0: "a"}), 2: Holding(5, {0: "a"}), 3: Holding(5, {0: "a"})}, 1, (5, [2])),
         # A server that has applied a step alone is of no use: the rest of it went down.
-        ({2: Holding(5, (0,)), 3: Holding(4, (1,))}, 2, None),
-        ({2: Holding(4, (0,)), 3: Holding(4, (1,))}, 2, (4, [2, 3])),
-        ({0: Holding(4, (0, 1)), 3: Holding(5, (1,))}, 2, (4, [0, 0])),
+        ({2: Holding(5, {0: "a"}), 3: Holding(4, {1: "b"})}, 2, None),
+        ({2: Holding(4, {0: "a"}), 3: Holding(4, {1: "b"})}, 2, (4, [2, 3])),
+        ({0: Holding(4, {0: "a", 1: "b"}), 3: Holding(5, {1: "b"})}, 2, (4, [0, 0])),
     ],
 )
 def test_the_newest_step_that_is_held_in_full_wins(
     holdings: dict[int, Holding], num_parts: int, expected: object
 ) -> None:
     assert newest_sources(holdings, num_parts) == expected
+
+
+@pytest.mark.parametrize(
+    ("holdings", "rank", "other"),
+    [
+        ({2: Holding(5, {0: "a"}), 0: Holding(5, {0: "b"}), 1: Holding(4, {0: "c"})}, 2, "a"),
+        ({0: Holding(5, {0: "a"}), 1: Holding(5, {0: "a"}), 2: Holding(5, {0: "c"})}, 2, "c"),
+    ],
+)
+def test_other_bits_of_the_same_step_are_no_source(
+    holdings: dict[int, Holding], rank: int, other: str
+) -> None:
+    with pytest.raises(ReplicaDivergence) as caught:
+        newest_sources(holdings, 1)
+    assert (caught.value.rank, caught.value.received) == (rank, other)
+    assert caught.value.expected == holdings[0].parts[0]
+
+
+def test_every_part_is_compared_and_no_older_step() -> None:
+    one, other = Holding(5, {0: "a", 1: "b"}), Holding(5, {0: "a", 1: "c"})
+    with pytest.raises(ReplicaDivergence):
+        newest_sources({3: one, 4: other}, 2)
+    old = {0: Holding(4, {0: "x"}), 2: Holding(4, {0: "y"})}
+    assert newest_sources({**old, 3: Holding(5, {0: "a"})}, 1) == (5, [3])
 
 
 def test_who_needs_what() -> None:

@@ -98,14 +98,14 @@ class Desk:
         before = len(self.rank.orders)
         self.wire.send(
             "start", generation=generation, rank=1, world_size=2, trust_memory=True, note=None,
-            addresses=[["127.0.0.1", 1], address], struck=[4],
+            addresses=[["127.0.0.1", 1], address], struck=[4], saved=7,
         )  # fmt: skip
         deadline = time.monotonic() + TIMEOUT_S
         while len(self.rank.orders) == before and time.monotonic() < deadline:
             continue
         order = self.rank.orders[-1]
         assert isinstance(order, StartOrder)
-        assert (order.generation, order.rank, order.struck) == (generation, 1, {4})
+        assert (order.generation, order.rank, order.struck, order.saved) == (generation, 1, {4}, 7)
         assert list(order.endpoint.listener.address) == address
         return order
 
@@ -145,7 +145,7 @@ def test_a_note_with_an_infinite_loss_comes_back_as_it_was(desk: Desk) -> None:
     note = desk.hear(words.NOTED)["value"]
     desk.wire.send(
         "start", generation=0, rank=0, world_size=1, trust_memory=True, note=note,
-        addresses=[address], struck=[],
+        addresses=[address], struck=[], saved=None,
     )  # fmt: skip
     deadline = time.monotonic() + TIMEOUT_S
     while not desk.rank.orders and time.monotonic() < deadline:

@@ -40,7 +40,7 @@ def test_last_words_of_a_process_are_read_when_it_is_ended() -> None:
     members.spawn(Spawn(0, None, 0))
     try:
         assert JOINED in [said.kind for said in members.wait(TIMEOUT_S)]  # beside its first beat
-        members.start(Start(0, 1, {0: 0}, True), {}, frozenset())
+        members.start(Start(0, 1, {0: 0}, True), {}, frozenset(), None)
         assert wait(members.sources()[:1], TIMEOUT_S)
     finally:
         ((member, kind, _, (number, _)),) = members.close(None)
@@ -83,7 +83,7 @@ class Scripted(LocalMembers):
     def spawn(self, action: Any) -> None:
         pass
 
-    def start(self, action: Any, notes: Any, struck: Any) -> None:
+    def start(self, action: Any, notes: Any, struck: Any, saved: Any) -> None:
         pass
 
     def close(self, error: Any) -> list[Said]:

@@ -8,24 +8,35 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from dmlf.checkpoint import load_checkpoint, load_newest
+from dmlf.checkpoint import CheckpointStore, Loaded, load_checkpoint, load_newest
 from dmlf.checkpoint.names import parse_checkpoint_name
 from dmlf.config import RunConfig
 from dmlf.errors import (
     CheckpointMismatch,
     CheckpointWriteError,
+    CollectiveAborted,
     ConfigError,
     NoValidCheckpoint,
+    PeerLost,
 )
+from dmlf.protocol import Member
+from dmlf.runtime import NoTransport
+from dmlf.runtime.member import Line, StartOrder
+from dmlf.training import checkpoints
+from dmlf.training.again import RecoverableRank
+from dmlf.training.faulty_disk import FaultyDisk
+from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport
 from dmlf.training.run import train
+from dmlf.training.worker import Again, RankJob, Trainer
 from tests.training.trainers import final_state, plan, train_in_threads
 
 ROOT = Path(__file__).parents[2]
@@ -245,8 +256,114 @@ def test_a_signal_to_the_launcher_costs_nothing(
 
 def test_a_writer_that_is_refused_ends_the_run(tmp_path: Path) -> None:
     """A second run on the same folder, while the first one holds it."""
-    from dmlf.checkpoint import CheckpointStore
-
     train(NUMPY, checkpoint=plan(tmp_path))
     with CheckpointStore(tmp_path, NUMPY), pytest.raises(CheckpointWriteError, match="another"):
         train(replace(NUMPY, max_steps=7), checkpoint=plan(tmp_path, resume=True))
+
+
+class SlowDisk(FaultyDisk):
+    """Makes no file durable before it may."""
+
+    may: threading.Event
+
+    def sync(self, descriptor: int) -> None:
+        assert self.may.wait(DEADLINE_S)
+        super().sync(descriptor)
+
+
+class LineOfALosingRank:
+    """A peer is lost before step `last`."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self._last = last
+
+    def begin(self, step: int) -> None:
+        if step == self._last:
+            raise PeerLost("rank 1", "killed")
+
+    def beat(self) -> None:
+        pass
+
+    def check(self) -> None:
+        pass
+
+    def resumed(self, step: int, source: str) -> None:
+        pass
+
+    def note(self, value: Any) -> None:
+        pass
+
+    def saved(self, step: int) -> None:
+        pass
+
+
+class LineOfAnAbortedRank(LineOfALosingRank):
+    """The same before step 2, and the order to stop waits in the pipe."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(2)
+        self._folder = folder
+        self.beats = 0
+
+    def beat(self) -> None:
+        """Nobody else may write while the save goes on."""
+        with pytest.raises(CheckpointWriteError, match="another process"):
+            CheckpointStore(self._folder, NUMPY)
+        self.beats += 1
+        SlowDisk.may.set()
+
+    def check(self) -> None:
+        raise CollectiveAborted(0)
+
+
+@pytest.mark.parametrize(("max_steps", "error"), [(STEPS, PeerLost), (2, CollectiveAborted)])
+def test_a_rank_that_stops_lets_go_of_the_folder_when_its_save_has_ended(
+    max_steps: int, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops because of its neighbour, or as it waits for its last save."""
+    monkeypatch.setattr(checkpoints, "FaultyDisk", SlowDisk)
+    monkeypatch.setattr(SlowDisk, "may", threading.Event(), raising=False)
+    line: Any = LineOfAnAbortedRank(tmp_path)
+    run = replace(NUMPY, max_steps=max_steps)
+    replica = Replica(run, make_backend(run), 0, range(run.num_shards))
+    job = RankJob(run, None, checkpoint=plan(tmp_path, every_steps=2))
+    again = Again(0, line, None, None, -1)
+    with pytest.raises(error):
+        Trainer(replica, NoTransport(), Member(0, 1), None, job, again).train()
+    assert line.beats
+    CheckpointStore(tmp_path, NUMPY).close()
+    newest = load_newest(tmp_path, NUMPY)
+    assert newest is not None
+    assert newest.manifest.state.step == 2
+
+
+def test_a_run_that_has_saved_elsewhere_is_not_begun_afresh(tmp_path: Path) -> None:
+    """The writer's new host has an empty folder, and nobody has the state in memory."""
+    rank = RecoverableRank(None, RankJob(NUMPY, None, checkpoint=plan(tmp_path)))
+    order, line = StartOrder(1, 0, 1, None, True), cast(Line, LineOfALosingRank())
+    with pytest.raises(NoValidCheckpoint, match="saved one after 3 steps") as caught:
+        rank.run(replace(order, saved=3), line)
+    assert (caught.value.path, caught.value.saved) == (str(tmp_path), 3)
+    rank.run(order, line)  # where none was saved
+
+
+def test_a_generation_reads_no_checkpoint_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its process has written is known to be valid; what another one has written is read."""
+    read: list[str] = []
+
+    def recording(path: Path, config: RunConfig) -> Loaded:
+        read.append(path.name)
+        return load_checkpoint(path, config)
+
+    monkeypatch.setattr("dmlf.checkpoint.store.load_checkpoint", recording)
+    job = RankJob(NUMPY, None, checkpoint=plan(tmp_path, every_steps=1))
+    rank, line = RecoverableRank(None, job), LineOfALosingRank
+    with pytest.raises(PeerLost):
+        rank.run(StartOrder(0, 0, 1, None, True), cast(Line, line(3)))
+    with pytest.raises(PeerLost):
+        rank.run(StartOrder(1, 0, 1, None, True), cast(Line, line(4)))
+    assert read == []
+    RecoverableRank(None, job).run(StartOrder(2, 0, 1, None, True), cast(Line, line()))
+    assert read == [f"step-{step:010d}" for step in (4, 3, 2)]

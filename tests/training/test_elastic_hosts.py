@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,7 @@ from dmlf.benchmark.samples import samples_problem
 from dmlf.benchmark.transcript_file import read_transcript
 from dmlf.config import RunConfig
 from dmlf.training.run import train
-from tests.training.test_hosts import Site, await_place, ended, opened, ranks_of
+from tests.training.test_hosts import TIMEOUT_S, Site, await_place, ended, opened, ranks_of
 
 STEPS = 200
 NUM_SAMPLES = 48
@@ -118,6 +120,31 @@ def test_the_place_of_a_lost_worker_is_taken_by_another(site: SlowSite) -> None:
     (event,) = metrics["recovery"]["events"]
     assert (event["cause"], event["replaced"]) == ("PeerLost", [event["rank"]])
     assert event["source"].startswith("the memory of rank")
+
+
+def test_a_server_on_another_host_that_lacks_the_checkpoints_ends_the_run(site: SlowSite) -> None:
+    """Each host has a folder of its own, as no path leads to the same one."""
+    coordinator = site.coordinate(
+        "--algorithm", "parameter_server", "--max-restarts", "2",
+        "--checkpoint-dir", "saved", "--checkpoint-every", "1", world_size=1,
+    )  # fmt: skip
+    hosts = [site.folder / name for name in ("first", "second", "third")]
+    for host in hosts:
+        host.mkdir()
+    worker = site.worker(cwd=hosts[0])
+    await_place(worker)
+    server = site.worker(cwd=hosts[1])
+    deadline = time.monotonic() + TIMEOUT_S
+    # Once there are two, the first was told of: one write at a time.
+    while len(list(hosts[1].glob("saved/step-*"))) < 2 and time.monotonic() < deadline:
+        os.sched_yield()
+    server.kill()
+    site.worker(cwd=hosts[2])
+    code, output = ended(coordinator)
+    assert code == 1
+    assert "no checkpoint is here, and the run has saved one after" in output
+    assert site.failure()["type"] == "NoValidCheckpoint"
+    assert list(hosts[2].glob("saved/step-*")) == []
 
 
 def test_a_stopped_worker_is_given_up(site: SlowSite) -> None:

@@ -63,10 +63,11 @@ class Site:
     def place(self, key: Path | None = None) -> list[str]:
         return ["--coordinator", f"127.0.0.1:{self.port}", "--key-file", str(key or self.key)]
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "dmlf", *arguments],
-            cwd=ROOT,
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -78,8 +79,10 @@ class Site:
         run = [*FLAGS, "--world-size", str(world_size), "--transport", "tcp", *self.place()]
         return self.start("train", *run, "--output", str(self.output), *flags)
 
-    def worker(self, *flags: str, key: Path | None = None) -> subprocess.Popen[str]:
-        return self.start("worker", *self.place(key), *flags)
+    def worker(
+        self, *flags: str, key: Path | None = None, cwd: Path = ROOT
+    ) -> subprocess.Popen[str]:
+        return self.start("worker", *self.place(key), *flags, cwd=cwd)
 
     def failure(self) -> dict[str, str]:
         error: dict[str, str] = json.loads(self.output.with_name("failure.json").read_text())[

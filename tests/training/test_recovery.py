@@ -317,6 +317,34 @@ def test_replicas_that_differ_go_back_to_what_all_held(tmp_path: Path) -> None:
     assert "step-0000000004" in event["source"]
 
 
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_recovery_spreads_no_flipped_bit(saves: bool, tmp_path: Path) -> None:
+    """A rank dies before replicas would be compared; who is left is compared before it is used."""
+    result = disturbed(
+        replace(NUMPY, world_size=3),
+        "flip:rank=0,step=5",
+        "kill:rank=1,step=6,phase=commit",
+        checkpoint=plan(tmp_path, every_steps=4) if saves else None,
+    )
+    assert [event["cause"] for event in result.recoveries] == ["PeerLost", "ReplicaDivergence"]
+    last = result.recoveries[-1]
+    assert last["step"] == (4 if saves else 0)
+    assert ("step-0000000004" if saves else "the start") in last["source"]
+
+
+def test_a_change_of_membership_spreads_no_flipped_bit() -> None:
+    result = disturbed(
+        replace(NUMPY, world_size=3, reduction="exact"),
+        "flip:rank=0,step=5",
+        "leave:rank=1,step=6",
+        policy=replace(POLICY, min_workers=2),
+    )
+    (event,) = result.recoveries
+    assert (event["generation"], event["cause"]) == (1, "ReplicaDivergence")
+    assert result.membership is not None
+    assert [len(one["left"]) for one in result.membership["generations"]] == [0, 1, 0]
+
+
 def test_without_its_server_a_run_goes_on_from_the_newest_checkpoint(tmp_path: Path) -> None:
     saving = plan(tmp_path, every_steps=3)
     result = disturbed(SERVERS, "kill:rank=3,step=7,phase=push", checkpoint=saving)
@@ -342,6 +370,28 @@ def test_without_its_server_a_run_goes_on_from_the_newest_checkpoint(tmp_path: P
 def test_a_second_fault_during_recovery(second: str) -> None:
     result = disturbed(NUMPY, "kill:rank=0,step=5,phase=commit", second)
     assert [event["generation"] for event in result.recoveries] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "kill:rank=2,step=0,phase=state_transfer",  # who has loaded the checkpoint
+        "kill:rank=2,step=6,phase=state_transfer,round=1",  # as it sends the state
+        "kill:rank=3,step=6,phase=state_transfer,round=1",  # a server, as its part comes
+        "kill:rank=1,step=6,phase=state_transfer,round=1",  # a worker, as the parameters come
+    ],
+)
+def test_killed_while_a_checkpoint_is_loaded(second: str, tmp_path: Path) -> None:
+    result = disturbed(
+        SERVERS,
+        "kill:rank=3,step=7,phase=push",
+        f"{second},generation=1",
+        checkpoint=plan(tmp_path, every_steps=3),
+    )
+    assert [event["generation"] for event in result.recoveries] == [0, 1]
+    last = result.recoveries[-1]
+    assert last["replaced"] == [int(second[10])]
+    assert last["step"] == 6  # from the checkpoint, or from servers that had it by then
 
 
 @pytest.mark.parametrize("transport", ["queue", "shm", "tcp"])

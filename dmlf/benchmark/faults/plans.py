@@ -140,7 +140,21 @@ def _plan(
         rank = choices.randrange(config.world_size + servers)
         phase = choices.choice(("handshake", "state_agreement"))
         faults.append(FaultSpec(FaultKind.KILL, rank, 0, phase, generation=1))
+    if kind is FaultKind.FLIP and config.world_size > 2:
+        faults = _flip_and_kill(faults[0].rank, config)
     return PlannedRun(number, config, tuple(faults), saves, ends)
+
+
+def _flip_and_kill(rank: int, config: RunConfig) -> list[FaultSpec]:
+    """A flip, and another rank that dies before replicas are compared, as they are after 8 steps.
+
+    Whoever commits step 7 has every other rank's gradient of it. So both survivors have done step 6
+    and not step 7, one of them to other bits: what the recovery would spread must be compared.
+    """
+    return [
+        FaultSpec(FaultKind.FLIP, rank, 6),
+        FaultSpec(FaultKind.KILL, (rank + 1) % config.world_size, 7, "commit", 0),
+    ]
 
 
 def _fault(kind: FaultKind, config: RunConfig, servers: int, choices: random.Random) -> FaultSpec:

@@ -71,6 +71,17 @@ def test_plans_cover_every_kind_everywhere_before_any_twice() -> None:
         assert run.saves or run.ends is None
 
 
+def test_a_flip_that_two_survivors_could_spread_is_followed_by_a_kill() -> None:
+    flips = [run for run in plan_runs(request(300, 1)) if run.faults[0].kind is FaultKind.FLIP]
+    assert {run.config.world_size for run in flips} == {2, 3}
+    for run in flips:
+        flip, *kills = run.faults
+        assert len(kills) == (run.config.world_size == 3)
+        for kill in kills:
+            assert (flip.step, kill.step, kill.phase) == (6, 7, "commit")
+            assert kill.rank != flip.rank
+
+
 def test_a_campaign_passes_and_its_file_is_checked() -> None:
     lines: list[str] = []
     runs = [
