@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dmlf.errors import ConfigError
@@ -182,7 +182,7 @@ class RunConfig:
 
     def as_mapping(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready plain values, keys in declaration order."""
-        values = asdict(self)
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["hidden_sizes"] = list(self.hidden_sizes)
         values["task_options"] = dict(sorted(self.task_options.items()))
         return values

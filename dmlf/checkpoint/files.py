@@ -7,6 +7,7 @@ object, so that the crash tests can die before and after each one, and record th
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -58,7 +59,9 @@ class DiskFiles:
 DISK = DiskFiles()
 
 
-def write_durably(path: Path, content: bytes, files: DiskFiles = DISK) -> None:
+def write_durably(
+    path: Path, pieces: Iterable[bytes | memoryview], files: DiskFiles = DISK
+) -> None:
     """Write a new file and make its content (not yet its name) durable. Raises OSError.
 
     A failed fsync is never repeated: the kernel may have dropped the pages that it could not
@@ -66,9 +69,10 @@ def write_durably(path: Path, content: bytes, files: DiskFiles = DISK) -> None:
     """
     descriptor = files.create(path)
     try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[files.write(descriptor, rest) :]
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[files.write(descriptor, rest) :]
         files.sync(descriptor)
     finally:
         files.close(descriptor)

@@ -189,8 +189,8 @@ class CheckpointStore:
             for group, arrays in zip(GROUPS, groups, strict=True)
         ]
         manifest = self._manifest(draft, snapshot.state, entries)
-        write_durably(draft / MANIFEST, manifest, self._files)
-        write_durably(draft / COMPLETE, marker(manifest), self._files)
+        write_durably(draft / MANIFEST, [manifest], self._files)
+        write_durably(draft / COMPLETE, [marker(manifest)], self._files)
         self._files.sync_folder(draft)
         target = self._folder / self._free_name(snapshot.state.step)
         self._files.rename(draft, target)
@@ -199,8 +199,8 @@ class CheckpointStore:
     def _write_group(self, draft: Path, group: str, arrays: Arrays) -> FileEntry:
         path = draft / tensor_file_name(group)
         try:
-            content, entry = encode(path.name, arrays)
-            write_durably(path, content, self._files)
+            pieces, entry = encode(path.name, arrays)
+            write_durably(path, pieces, self._files)
         except OSError as error:
             raise _write_error(path, error) from None
         except ValueError as error:

@@ -7,6 +7,7 @@ bytes. Its library refuses headers longer than the file, and offsets that overla
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dmlf.checkpoint.snapshot import Arrays
+
+Buffer = bytes | memoryview
 
 MAX_DIMENSIONS = 32
 MAX_LENGTH = 1 << 48
@@ -35,6 +38,7 @@ DTYPES = {
     "|V2": "BF16",
 }
 """numpy's name of each dtype that is kept, and that of safetensors; numpy has no bfloat16."""
+_ALIGNMENT = 8  # bytes of the header's length, and what the header is padded to
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,12 @@ def state_sha256(entries: Iterable[tuple[str, TensorEntry]]) -> str:
     return hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
 
 
-def encode(file_name: str, arrays: Arrays) -> tuple[bytes, FileEntry]:
-    """Return a safetensors file's content and its entry. Raises ValueError, naming the tensor."""
-    import safetensors
+def encode(file_name: str, arrays: Arrays) -> tuple[list[Buffer], FileEntry]:
+    """Return a safetensors file's content, in pieces, and its entry.
 
+    The pieces are the header and the arrays themselves: nothing is copied, as the library's own
+    `serialize` would with the interpreter held. Raises ValueError, naming the tensor.
+    """
     kept = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in kept.items():
         problem = name_problem(name)
@@ -86,19 +92,26 @@ def encode(file_name: str, arrays: Arrays) -> tuple[bytes, FileEntry]:
             problem = f"dtype {array.dtype} is not kept; kept are {', '.join(DTYPES)}"
         if problem is not None:
             raise ValueError(f"tensor {name!r}: {problem}")
-    content = safetensors.serialize(
-        {
-            name: safetensors.TensorSpec(
-                dtype="bfloat16" if array.dtype.kind == "V" else array.dtype.name,
-                shape=array.shape,
-                data_ptr=array.ctypes.data,
-                data_len=array.nbytes,
-            )
-            for name, array in kept.items()
+    # Large items first, as the library has it: so every array is aligned in the file.
+    names = sorted(kept, key=lambda name: (-kept[name].itemsize, name))
+    header, end = {}, 0
+    for name in names:
+        start, end = end, end + kept[name].nbytes
+        header[name] = {
+            "dtype": DTYPES[kept[name].dtype.str],
+            "shape": kept[name].shape,
+            "data_offsets": (start, end),
         }
-    )
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    pieces: list[Buffer] = [len(text).to_bytes(_ALIGNMENT, "little") + text]
+    pieces += [_bytes_of(kept[name]) for name in names]
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
     tensors = {name: _entry(array) for name, array in kept.items()}
-    return content, FileEntry(file_name, len(content), _sha256(content), tensors)
+    size = _ALIGNMENT + len(text) + end
+    return pieces, FileEntry(file_name, size, digest.hexdigest(), tensors)
 
 
 def decode(content: bytes, entry: FileEntry) -> dict[str, npt.NDArray[Any]]:
@@ -136,9 +149,13 @@ def decode(content: bytes, entry: FileEntry) -> dict[str, npt.NDArray[Any]]:
 
 
 def _entry(array: npt.NDArray[Any]) -> TensorEntry:
-    # Flattened, because hashlib takes one dimension; a view, so nothing is copied.
-    return TensorEntry(array.dtype.str, array.shape, _sha256(array.reshape(-1).data))
+    return TensorEntry(array.dtype.str, array.shape, _sha256(_bytes_of(array)))
 
 
-def _sha256(content: bytes | memoryview) -> str:
+def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
+    """The bytes of a contiguous array, not copied."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _sha256(content: Buffer) -> str:
     return hashlib.sha256(content).hexdigest()

@@ -19,7 +19,7 @@ from dmlf.training.gradients import Allocate, GradientStore
 from dmlf.training.layout import make_buckets
 from dmlf.training.numpy_backend import NumpyBackend
 from dmlf.training.sampler import SampleIds, ShardSampler
-from dmlf.training.state import RankState, entries_of, entries_sha256
+from dmlf.training.state import RankState, compared_entries, entries_of, entries_sha256
 from dmlf.transport import allocate_plain
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -209,11 +209,13 @@ class Replica:
         return {name: held[name] for name in names}, optimizer
 
     def part_digests(self) -> dict[int, str]:
-        """SHA-256 of parameters and optimizer's state of each part (see `part`) that is here."""
+        """A hash of parameters and optimizer's state of each part (see `part`) that is here."""
         digests = {}
         for index in self._held:
             parameters, optimizer = self.part(index)
-            digests[index] = RankState(entries_of(parameters), entries_of(optimizer)).sha256()
+            digests[index] = RankState(
+                compared_entries(parameters), compared_entries(optimizer)
+            ).sha256()
         return digests
 
     def load_state(self, parameters: Arrays, optimizer: Arrays | None, done: int) -> None:
@@ -238,11 +240,11 @@ class Replica:
         self.done = done
 
     def parameter_digests(self) -> list[bytes | None]:
-        """SHA-256 of the parameters of each server's buckets, None where they are not here.
+        """A hash of the parameters of each server's buckets, None where they are not here.
 
         One of all parameters where there is no server.
         """
-        entries = entries_of(self.backend.parameters())
+        entries = compared_entries(self.backend.parameters())
         return [
             bytes.fromhex(entries_sha256(entries, self.names_of(server)))
             if server in self._held
@@ -251,11 +253,11 @@ class Replica:
         ]
 
     def optimizer_digests(self, applies: bool) -> list[bytes | None]:
-        """SHA-256 of the optimizer's state of each server's buckets, None where it is not here."""
+        """A hash of the optimizer's state of each server's buckets, None where it is not here."""
         digests: list[bytes | None] = []
         for server in range(self.config.num_servers):
             here = applies and server in self._held
-            entries = entries_of(self.part(server)[1]) if here else {}
+            entries = compared_entries(self.part(server)[1]) if here else {}
             digests.append(bytes.fromhex(entries_sha256(entries)) if here else None)
         return digests
 

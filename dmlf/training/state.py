@@ -8,17 +8,22 @@ entries, so it does not depend on who held what.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from dmlf.errors import ReplicaDivergence
 
 Entries = Mapping[str, str]
 """By name: `dtype|shape|SHA-256 of the bytes`."""
+
+
+def _sha256(content: memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +47,23 @@ class RankState:
         )
 
 
-def entries_of(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
-    """The entries of named arrays. Cost: one pass of SHA-256, no copy of contiguous arrays."""
+def entries_of(
+    arrays: Mapping[str, npt.NDArray[Any]], hexdigest: Callable[[memoryview], str] = _sha256
+) -> dict[str, str]:
+    """The entries of named arrays. Cost: one pass of the hash, no copy of contiguous arrays."""
     entries = {}
     for name, array in arrays.items():
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        digest = hashlib.sha256(flat.data).hexdigest()
-        entries[name] = f"{array.dtype.str}|{array.shape}|{digest}"
+        entries[name] = f"{array.dtype.str}|{array.shape}|{hexdigest(flat.data)}"
     return entries
+
+
+def compared_entries(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
+    """Entries for a comparison among ranks, which trust one another, while all of them wait.
+
+    Of XXH3 with 128 bits, which takes a tenth of the time of SHA-256.
+    """
+    return entries_of(arrays, xxhash.xxh3_128_hexdigest)
 
 
 def entries_sha256(entries: Entries, names: Iterable[str] | None = None) -> str:
