@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dmlf.errors import ConfigError, DeadlineExceeded
 from dmlf.protocol import Message
-from dmlf.transport.base import Interrupt, allocate_plain, never
+from dmlf.transport.base import CLOSE_S, Interrupt, allocate_plain, never
 from dmlf.transport.registry import register_transport
 from dmlf.transport.tcp import mesh
 from dmlf.transport.tcp.auth import Identity, check_key
@@ -36,8 +36,6 @@ from dmlf.transport.waiting import LOOK_S, may_look
 
 CONNECT_S = 60.0
 """How long the ranks of a group wait for one another."""
-CLOSE_S = 5.0
-"""How long `close` tries to hand over what was sent."""
 ACKNOWLEDGED_S = 1e-3
 """How often `close` asks whether all has arrived: the kernel does not tell."""
 _PURPOSE = "mesh"
