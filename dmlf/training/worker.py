@@ -173,8 +173,9 @@ class Trainer:
 
     def _rank_step(self, transport: Transport, num_buckets: int) -> RankStep:
         member = self._member
-        if isinstance(transport, GroupTransport) and self._replica.config.algorithm == "native":
-            return lambda step: native_step(transport, step, num_buckets)
+        config = self._replica.config
+        if isinstance(transport, GroupTransport) and config.algorithm == "native":
+            return lambda step: native_step(transport, step, num_buckets, config.timeout_s)
         rank_step = self._algorithm.rank_step if self._algorithm else local_step
         injector = None if self._again is None else self._again.injector
         if injector is not None:
