@@ -116,10 +116,10 @@ class Trainer:
         self._algorithm = algorithm
         self._is_worker = member.rank < member.world_size
         clock_s = 0.0
+        self._interrupt = None if again is None else again.line.check
         if job.timeline_steps and member.group_size > 1:
-            clock_s = seconds_behind_rank_0(
-                transport, member.rank, member.group_size, job.config.timeout_s
-            )
+            driver = Driver(transport, replica, job.config.timeout_s, None, self._interrupt)
+            clock_s = driver.run(seconds_behind_rank_0(member))
         self._timeline = Timeline(member.rank, job.timeline_steps, clock_s)
         self._synchronizer = self._make_synchronizer(transport, job)
         # Workers of a parameter server have no optimizer state: it lives on the servers.
@@ -159,7 +159,7 @@ class Trainer:
                 local,
                 timeout_s,
                 observer if job.timeline_steps else None,
-                None if self._again is None else self._again.line.check,
+                self._interrupt,
             )
             return self._driver
 
