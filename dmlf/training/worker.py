@@ -28,6 +28,7 @@ from dmlf.runtime.faults import FaultSpec, Injector
 from dmlf.runtime.member import Line
 from dmlf.runtime.stop import StopSignal
 from dmlf.training.checkpoints import Checkpointer, CheckpointPlan, writer_of
+from dmlf.training.closing import close_links
 from dmlf.training.native import native_step
 from dmlf.training.plugged import plugged_text
 from dmlf.training.progress import progress
@@ -75,7 +76,7 @@ def run_rank(rank: int, job: RankJob) -> RankReport:
     num_servers = algorithm.server_count(config.num_servers) if algorithm else 0
     member = Member(rank, config.world_size, num_servers)
     report = Trainer(replica, transport, member, algorithm, job).train()
-    transport.close()
+    close_links(transport, rank)
     return report
 
 
@@ -115,8 +116,8 @@ class Trainer:
         self._member = member
         self._algorithm = algorithm
         self._is_worker = member.rank < member.world_size
-        clock_s = 0.0
         self._interrupt = None if again is None else again.line.check
+        clock_s = 0.0
         if job.timeline_steps and member.group_size > 1:
             driver = Driver(transport, replica, job.config.timeout_s, None, self._interrupt)
             clock_s = driver.run(seconds_behind_rank_0(member))

@@ -57,7 +57,8 @@ class Transport(Protocol):
     def close(self) -> None:
         """Deliver what was sent and free the links; the transport cannot be used again.
 
-        Raises TransportError when a peer does not take it within CLOSE_S, or is gone.
+        Raises TransportError when a peer does not take it within CLOSE_S, or is gone; the links are
+        free all the same.
         """
 
     def abandon(self) -> None:
