@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dmlf.conformance.driving import groups
+from dmlf.errors import DeadlineExceeded, PeerLost
 from dmlf.numerics import Float32Accumulator, fold_sum
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.runtime import Driver
@@ -47,8 +48,62 @@ def killed_while_sending(rank: int, endpoint: Endpoint) -> None:
     transport.recv(1, 600.0)
 
 
+PARTS = 8
+
+
+def reads_from_one_that_hangs(rank: int, argument: tuple[Endpoint, int]) -> None:
+    """Rank 1 gets a signal, SIGSTOP or SIGKILL, in the middle of messages of 4 MiB to rank 0.
+
+    What has begun to come must not hold rank 0 longer than its deadline. After SIGSTOP rank 1
+    goes on, and so do the messages.
+    """
+    endpoint, number = argument
+    signal.alarm(int(TIMEOUT_S))  # ends a rank that waits for ever
+    transport = endpoint.connect()
+    expected = np.arange(1 << 20, dtype=np.float32)
+    if rank == 1:
+        transport.send(0, Message(Tag(0, 0, 0, Phase.PUSH, 0, 1), str(os.getpid()).encode()))
+        vector = transport.allocate(expected.size, np.float32)
+        vector[...] = expected
+        for part in range(PARTS):
+            transport.send(0, Message(Tag(0, 0, 0, Phase.PUSH, part, 1), vector))
+        transport.recv(0, TIMEOUT_S)
+        transport.close()
+        return
+    pid = int(bytes(transport.recv(1, TIMEOUT_S).payload))
+    come = 0
+
+    def take(timeout_s: float) -> None:
+        nonlocal come
+        while come < PARTS:
+            message = transport.recv(1, timeout_s)
+            assert message.tag.round == come
+            np.testing.assert_array_equal(message.payload, expected)
+            come += 1
+            if come == 1:
+                os.kill(pid, number)
+
+    begun = time.monotonic()
+    peer: int | str = 1
+    try:
+        take(0.5)
+    except DeadlineExceeded as error:
+        peer = error.peer
+    except PeerLost as error:
+        peer = f"{error.peer} after {signal.Signals(number).name}"
+    assert peer in (1, "rank 1 after SIGKILL")
+    assert time.monotonic() - begun < TIMEOUT_S / 2
+    if number == signal.SIGKILL:
+        transport.abandon()
+        return
+    os.kill(pid, signal.SIGCONT)
+    take(TIMEOUT_S)
+    transport.send(1, Message(Tag(0, 0, 0, Phase.PUSH, 0, 0), b""))
+    transport.close()
+
+
 def killed_with_the_locks_of_its_queues(rank: int, endpoint: Endpoint) -> None:
-    """Rank 1 dies while it holds the lock of every queue it writes to or reads from."""
+    """Rank 1 dies while it holds the lock of every queue that it writes to."""
     transport: Any = endpoint.connect()
     tag = Tag(0, 0, 0, Phase.PUSH, 0, rank)
     for dst in {0, 1, 2} - {rank}:
@@ -58,8 +113,6 @@ def killed_with_the_locks_of_its_queues(rank: int, endpoint: Endpoint) -> None:
     if rank == 1:
         for link in transport._outgoing.values():
             link._wlock.acquire()
-        for link in transport._incoming.values():
-            link._rlock.acquire()
         os.kill(os.getpid(), signal.SIGKILL)
     others = 2 - rank
     transport.send(others, Message(tag, values(rank, 0)))

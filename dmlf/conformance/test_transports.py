@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from dmlf.conformance.groups import FAILED, close_all, group
 from dmlf.errors import DeadlineExceeded, PeerLost
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.runtime import process_context, run_ranks
+from dmlf.runtime.launch import started_ranks
 from dmlf.transport import TRANSPORTS, Transport
 
 TIMEOUT_S = 30.0
@@ -173,6 +175,19 @@ def test_a_killed_peer_ends_the_run_and_nothing_is_left(transport: str) -> None:
     assert time.monotonic() - start < TIMEOUT_S / 2
     gc.collect()
     assert descriptors() <= before
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_sender_that_hangs_in_a_message_holds_nobody(
+    transport: str, number: signal.Signals
+) -> None:
+    context = process_context([], threads_per_rank=1)
+    endpoints = TRANSPORTS[transport](context, 2)
+    arguments = [(endpoint, number) for endpoint in endpoints]
+    with started_ranks(context, f"{PROGRAMS}:reads_from_one_that_hangs", arguments) as ranks:
+        ranks.result(0)
+        if number == signal.SIGSTOP:
+            ranks.result(1)
 
 
 @pytest.mark.parametrize("name", ["ring", "parameter_server-2", "tree"])

@@ -13,8 +13,8 @@ import struct
 import time
 from pathlib import Path
 
-from dmlf.protocol import Message, Phase, Tag
-from dmlf.transport import Transport
+from dmlf.protocol import Member, Phase, Send, Steps, Tag
+from dmlf.protocol.effects import receive
 
 _QUESTIONS = 8
 _ANSWER = struct.Struct("<d16s")
@@ -29,32 +29,28 @@ def boot_id() -> bytes:
     return bytes.fromhex(text.strip().replace("-", ""))
 
 
-def seconds_behind_rank_0(
-    transport: Transport, rank: int, group_size: int, timeout_s: float
-) -> float:
+def seconds_behind_rank_0(member: Member) -> Steps[float]:
     """What to add to this rank's clock to get rank 0's; 0.0 on the same machine.
 
-    All ranks call it at the same point of their run. Cost: 2 * _QUESTIONS messages a rank.
-    Raises TransportError.
+    Driven by all ranks at the same point of their run. Cost: 2 * _QUESTIONS messages a rank.
+    Raises ProtocolError.
     """
     boot = boot_id()
-
-    def tag(index: int, src: int) -> Tag:
-        return Tag(0, 0, 0, Phase.CLOCK, index, src)
-
-    if rank == 0:
-        for peer in range(1, group_size):
+    at = Tag(member.generation, 0, 0, Phase.CLOCK, 0, member.rank)
+    if member.rank == 0:
+        for peer in range(1, member.group_size):
             for index in range(_QUESTIONS):
-                transport.recv(peer, timeout_s)
+                yield from receive(member, at.of(Phase.CLOCK, index, peer))
                 answer = _ANSWER.pack(time.monotonic(), boot)
-                transport.send(peer, Message(tag(index, 0), answer))
+                yield Send(peer, at.of(Phase.CLOCK, index, 0), answer)
         return 0.0
     best = (float("inf"), 0.0)
     theirs = boot
     for index in range(_QUESTIONS):
         asked = time.monotonic()
-        transport.send(0, Message(tag(index, rank), b""))
-        moment, theirs = _ANSWER.unpack(transport.recv(0, timeout_s).payload)
+        yield Send(0, at.of(Phase.CLOCK, index, member.rank), b"")
+        answer = yield from receive(member, at.of(Phase.CLOCK, index, 0))
         answered = time.monotonic()
+        moment, theirs = _ANSWER.unpack(answer)
         best = min(best, (answered - asked, moment - (asked + answered) / 2))
     return 0.0 if theirs == boot != bytes(16) else best[1]

@@ -7,6 +7,7 @@ from dmlf.protocol import Holding, Member, registry
 from dmlf.runtime import NoTransport
 from dmlf.runtime.faults import FaultKind, FaultSpec, Injector
 from dmlf.runtime.member import Line, StartOrder
+from dmlf.training.closing import close_links
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport, report_to_json
 from dmlf.training.sampler import owned_shards
@@ -83,7 +84,7 @@ class RecoverableRank:
         except BaseException:
             transport.abandon()
             raise
-        transport.close()
+        close_links(transport, order.rank)
         return report
 
     def _injector(self, order: StartOrder, line: Line, transport: Transport) -> Injector | None:

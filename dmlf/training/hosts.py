@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +22,8 @@ from dmlf.training.preflight import preflight
 from dmlf.training.result import report_from_json
 from dmlf.training.supervised import STALL_MARGIN_S, Outcome, supervise
 from dmlf.training.worker import RankJob
-from dmlf.transport.tcp import Address, listen
+from dmlf.transport.tcp import Address, Listener, listen
+from dmlf.transport.tcp.sockets import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,28 @@ def coordinate(
         rendezvous.timeout_s,
         spawns=False,
     )
-    listener = listen(*rendezvous.address, rendezvous.secret.key)
     members = RemoteMembers(
-        listener, rendezvous.secret, source_sha256(), _plain(job), restarts.elastic
+        _listen(rendezvous), rendezvous.secret, source_sha256(), _plain(job), restarts.elastic
     )
     try:
         reports, outcome = supervise(members, limits, struck)
     except RendezvousError as error:
         raise RendezvousError(None, error.missing, error.timeout_s, members.last_refusal) from None
     return replace(outcome, ranks=[report_from_json(text) for text in reports])
+
+
+def _listen(rendezvous: Rendezvous) -> Listener:
+    """Listen for workers; a name that only this host can reach is remarked upon."""
+    asked, _ = rendezvous.address
+    listener = listen(*rendezvous.address, rendezvous.secret.key)
+    host, _ = listener.address
+    if is_loopback(host) and asked != host and "localhost" not in asked:
+        print(
+            f"dmlf: {asked} is {host} here, which no other host can reach; give --coordinator an "
+            "address of the network, or mend /etc/hosts",
+            file=sys.stderr,
+        )
+    return listener
 
 
 def work(rendezvous: Rendezvous, host: str | None = None, data_dir: str | None = None) -> str:

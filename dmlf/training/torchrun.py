@@ -56,7 +56,7 @@ def run_as_member(config: RunConfig, job: RankJob) -> list[RankReport]:
     import torch.distributed as dist
 
     found = dist.is_initialized()
-    report = run_rank(rank, replace(job, endpoint=GroupEndpoint(rank, size)))
+    report = run_rank(rank, replace(job, endpoint=GroupEndpoint(rank, size, config.timeout_s)))
     texts = _gather(size, report_to_json(report))
     if not found:
         # A group that is left to the end of the process aborts it now and then: its threads are

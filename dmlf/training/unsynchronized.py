@@ -13,6 +13,7 @@ import time
 from dmlf.errors import SchemaMismatch
 from dmlf.protocol import Member, confirm_equal, local_step
 from dmlf.runtime import Driver, NoTransport
+from dmlf.training.closing import close_links
 from dmlf.training.progress import progress
 from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica, make_backend
@@ -54,7 +55,7 @@ def run_unsynchronized_rank(rank: int, job: RankJob) -> RankReport:
             phases["forward_backward_s"] = computed - drawn
             phases["optimizer_s"] = alone.apply_s - applied
             phases["communication_s"] = time.monotonic() - computed - phases["optimizer_s"]
-    transport.close()
+    close_links(transport, rank)
     return recorder.report(
         rank=rank,
         role="worker",

@@ -29,6 +29,7 @@ from dmlf.runtime.faults import FaultSpec, Injector
 from dmlf.runtime.member import Line
 from dmlf.runtime.stop import StopSignal
 from dmlf.training.checkpoints import Checkpointer, CheckpointPlan, writer_of
+from dmlf.training.closing import close_links
 from dmlf.training.native import native_step
 from dmlf.training.plugged import plugged_text
 from dmlf.training.progress import progress
@@ -75,7 +76,7 @@ def run_rank(rank: int, job: RankJob) -> RankReport:
     num_servers = algorithm.server_count(config.num_servers) if algorithm else 0
     member = Member(rank, config.world_size, num_servers)
     report = Trainer(replica, transport, member, algorithm, job).train()
-    transport.close()
+    close_links(transport, rank)
     return report
 
 
@@ -118,11 +119,11 @@ class Trainer:
         self._member = member
         self._algorithm = algorithm
         self._is_worker = member.rank < member.world_size
+        self._interrupt = None if again is None else again.line.check
         clock_s = 0.0
         if job.timeline_steps and member.group_size > 1:
-            clock_s = seconds_behind_rank_0(
-                transport, member.rank, member.group_size, job.config.timeout_s
-            )
+            driver = Driver(transport, replica, job.config.timeout_s, None, self._interrupt)
+            clock_s = driver.run(seconds_behind_rank_0(member))
         self._timeline = Timeline(member.rank, job.timeline_steps, clock_s)
         self._synchronizer = self._make_synchronizer(transport, job)
         # Workers of a parameter server have no optimizer state: it lives on the servers.
@@ -163,7 +164,7 @@ class Trainer:
                 local,
                 timeout_s,
                 observer if job.timeline_steps else None,
-                None if self._again is None else self._again.line.check,
+                self._interrupt,
             )
             return self._driver
 
@@ -177,8 +178,9 @@ class Trainer:
 
     def _rank_step(self, transport: Transport, num_buckets: int) -> RankStep:
         member = self._member
-        if isinstance(transport, GroupTransport) and self._replica.config.algorithm == "native":
-            return lambda step: native_step(transport, step, num_buckets)
+        config = self._replica.config
+        if isinstance(transport, GroupTransport) and config.algorithm == "native":
+            return lambda step: native_step(transport, step, num_buckets, config.timeout_s)
         rank_step = self._algorithm.rank_step if self._algorithm else local_step
         injector = None if self._again is None else self._again.injector
         if injector is not None:

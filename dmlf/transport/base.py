@@ -16,6 +16,8 @@ def allocate_plain(numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.zeros(numel, dtype=dtype)
 
 
+CLOSE_S = 30.0
+"""How long `close` tries to hand over what was sent."""
 Interrupt = Callable[[], None]
 """Called now and then during a wait; ends it by raising."""
 
@@ -48,11 +50,16 @@ class Transport(Protocol):
         """Return the next message from rank `src`.
 
         The payload may be read, not written, until the next call of `recv`.
-        Raises DeadlineExceeded when none comes within `timeout_s`.
+        Raises DeadlineExceeded when none has come in full within `timeout_s`; what has come of one
+        is kept for the next call.
         """
 
     def close(self) -> None:
-        """Deliver what was sent and free the links; the transport cannot be used again."""
+        """Deliver what was sent and free the links; the transport cannot be used again.
+
+        Raises TransportError when a peer does not take it within CLOSE_S, or is gone; the links are
+        free all the same.
+        """
 
     def abandon(self) -> None:
         """Free the links at once, whatever is on the way: the peers may be gone or hung up."""

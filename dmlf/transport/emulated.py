@@ -107,7 +107,10 @@ class EmulatedTransport:
         if visible_s > deadline:
             wait_until(deadline)
             raise DeadlineExceeded(self._rank, src, timeout_s)
-        message = self._inner.recv(src, max(0.0, deadline - time.monotonic()))
+        try:
+            message = self._inner.recv(src, max(0.0, deadline - time.monotonic()))
+        except DeadlineExceeded:  # of what was left of the time
+            raise DeadlineExceeded(self._rank, src, timeout_s) from None
         del self._announced[src]
         wait_until(visible_s)
         return message

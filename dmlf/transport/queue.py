@@ -3,22 +3,32 @@
 A payload is copied four times (to bytes, into the pipe, out of it, into an array), which is what
 a plain Python program would do. One queue per link rather than per rank: a sender that dies while
 it holds a queue's lock can only block its own link.
+
+A queue's own `get` would block for good on a peer that stops, or is killed, while it writes a
+message. So the queue's pipe is read here, as much as is there, and what has come of a message is
+kept. What comes is unpickled: only processes of one launcher hold these pipes.
 """
 
 from __future__ import annotations
 
-import queue
+import math
+import os
+import select
+import time
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dmlf.errors import DeadlineExceeded
+from dmlf.errors import DeadlineExceeded, PeerLost
 from dmlf.protocol import Message, Phase, Tag
-from dmlf.transport.base import allocate_plain
+from dmlf.transport.base import CLOSE_S, allocate_plain
+from dmlf.transport.pieces import Pieces
 from dmlf.transport.registry import register_transport
 
 Wire = tuple[tuple[Any, ...], str, bytes]
@@ -41,13 +51,43 @@ def decode(wire: Wire) -> Message:
     return Message(tag, data if dtype == _BYTES else np.frombuffer(data, dtype=dtype))
 
 
+class _Reader:
+    """The reading end of a link; the queue's locks are of no use to its only reader."""
+
+    def __init__(self, src: int, link: Any) -> None:  # its type does not show the pipe
+        self._peer = f"rank {src}"
+        self._link = link
+        self._pipe = Connection(os.dup(link._reader.fileno()), writable=False)
+        self._pieces = Pieces()
+        self._readable = select.poll()
+        self._readable.register(self._pipe, select.POLLIN)
+
+    def read(self, deadline: float) -> Wire | None:
+        """The next message, or None: not all of it is here by then. Raises PeerLost."""
+        while self._readable.poll(max(0, math.ceil((deadline - time.monotonic()) * 1000))):
+            num_bytes = os.readv(self._pipe.fileno(), [self._pieces.place])
+            if not num_bytes:
+                raise PeerLost(self._peer, "it closed its transport")
+            content = self._pieces.advance(num_bytes)
+            if content is not None:
+                self._link._sem.release()  # as `get` does: it counts what is in the queue
+                wire: Wire = ForkingPickler.loads(content)
+                return wire
+        return None
+
+    def close(self) -> None:
+        """Let go of the pipe."""
+        self._pipe.close()
+        self._link.close()
+
+
 class QueueTransport:
     """One rank's outgoing and incoming queues."""
 
     def __init__(self, endpoint: QueueEndpoint) -> None:
         self._rank = endpoint.rank
         self._outgoing = endpoint.outgoing
-        self._incoming = endpoint.incoming
+        self._readers = {src: _Reader(src, link) for src, link in endpoint.incoming.items()}
 
     def allocate(self, numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A plain vector: nothing is sent without a copy."""
@@ -60,25 +100,48 @@ class QueueTransport:
         return len(wire[2])
 
     def recv(self, src: int, timeout_s: float) -> Message:
-        """Return the next message from `src`. Raises DeadlineExceeded."""
-        try:
-            return decode(self._incoming[src].get(timeout=timeout_s))
-        except queue.Empty:
-            raise DeadlineExceeded(self._rank, src, timeout_s) from None
+        """Return the next message from `src`, all of it within `timeout_s`.
+
+        After DeadlineExceeded the part that has come is kept, and the next call goes on from there.
+        Raises DeadlineExceeded, PeerLost.
+        """
+        wire = self._readers[src].read(time.monotonic() + timeout_s)
+        if wire is None:
+            raise DeadlineExceeded(self._rank, src, timeout_s)
+        return decode(wire)
 
     def close(self) -> None:
-        """Wait until the feeder threads have written everything, then close."""
+        """Wait until the feeder threads have written everything, then close.
+
+        Raises DeadlineExceeded of a peer that does not read it within CLOSE_S; that is lost then.
+        """
+        deadline = time.monotonic() + CLOSE_S
         for link in self._outgoing.values():
             link.close()
-            link.join_thread()
-        for link in self._incoming.values():
-            link.close()
+        late = [dst for dst, link in self._outgoing.items() if not _is_written(link, deadline)]
+        for reader in self._readers.values():
+            reader.close()
+        if late:
+            raise DeadlineExceeded(self._rank, late[0], CLOSE_S)
 
     def abandon(self) -> None:
         """Close; what the feeder threads have not written is lost."""
-        for link in (*self._outgoing.values(), *self._incoming.values()):
+        for link in self._outgoing.values():
             link.cancel_join_thread()
             link.close()
+        for reader in self._readers.values():
+            reader.close()
+
+
+def _is_written(link: Queue[Wire], deadline: float) -> bool:
+    """Whether the pipe takes all that a closed link holds by then; else the process may end."""
+    feeder = link._thread  # type: ignore[attr-defined]  # its `join_thread` knows no deadline
+    if feeder is not None:
+        feeder.join(max(0.0, deadline - time.monotonic()))
+        if feeder.is_alive():
+            link.cancel_join_thread()
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import importlib.util
 import json
@@ -328,3 +330,22 @@ def test_nobody_at_the_counter_is_an_error_that_names_rank_0() -> None:
     with pytest.raises(RendezvousError) as caught:
         collect("no such name", b"t" * 16, 1, 0.2)
     assert caught.value.missing == [0]
+
+
+def test_a_counter_that_can_let_nobody_in_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = Counter()
+    failures = [ConnectionAbortedError(), OSError(errno.EMFILE, "Too many open files")]
+
+    class Full:
+        def settimeout(self, timeout_s: float) -> None:
+            assert timeout_s <= TIMEOUT_S
+
+        def accept(self) -> None:
+            raise failures.pop(0)
+
+    with contextlib.closing(counter), monkeypatch.context() as patched:
+        patched.setattr(counter, "_socket", Full())
+        with pytest.raises(RendezvousError, match="Too many open files") as caught:
+            counter.serve(create_memory(3), b"t" * 16, TIMEOUT_S)
+    assert (caught.value.rank, caught.value.missing) == (0, [1, 2])
+    assert caught.value.timeout_s < TIMEOUT_S / 2  # not what it might have waited

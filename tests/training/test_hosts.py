@@ -19,6 +19,8 @@ import psutil
 import pytest
 
 from dmlf.config import RunConfig
+from dmlf.runtime.coordinator import Secret
+from dmlf.training import hosts
 from dmlf.training.run import train
 
 ROOT = Path(__file__).parents[2]
@@ -297,3 +299,21 @@ def test_a_coordinator_that_never_comes_is_named(site: Site) -> None:
     code, output = ended(site.worker("--join-timeout-s", "0.5"))
     assert code == 1
     assert f"127.0.0.1:{site.port} did not answer within 0.5 s" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "remarked"), [("this-host", True), ("localhost", False), ("127.0.1.1", False)]
+)
+def test_a_coordinator_that_only_its_own_host_reaches_says_so(
+    name: str,
+    remarked: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Debian gives a host's own name 127.0.1.1."""
+    found = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
+    hosts._listen(hosts.Rendezvous((name, 0), Secret(b"0123456789abcdef"))).close()
+    said = capsys.readouterr().err
+    assert said.startswith("dmlf: this-host is 127.0.1.1 here, ") == remarked
+    assert said.count("\n") == remarked

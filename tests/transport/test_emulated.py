@@ -18,7 +18,13 @@ from dmlf.errors import ConfigError, DeadlineExceeded
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.training.run import train
 from dmlf.transport import TRANSPORTS
-from dmlf.transport.emulated import EmulatedLink, EmulatedTransport, Schedule, emulate
+from dmlf.transport.emulated import (
+    _HEADER,
+    EmulatedLink,
+    EmulatedTransport,
+    Schedule,
+    emulate,
+)
 
 TIMEOUT_S = 30.0
 LATENCY_S, BITS_PER_S = 0.02, 8e6  # a byte takes a microsecond
@@ -47,6 +53,18 @@ def test_a_message_takes_latency_and_its_bytes(group: list[EmulatedTransport]) -
     assert time.monotonic() - before >= LATENCY_S + 0.03
     assert sent - before < LATENCY_S + 0.03, "the sender was held up"
     np.testing.assert_array_equal(received.payload, message(0, 30_000).payload)
+
+
+def test_a_message_of_which_only_the_header_came_ends_at_the_deadline(
+    group: list[EmulatedTransport],
+) -> None:
+    header = _HEADER.pack(time.monotonic() - LATENCY_S, 5)
+    group[0]._inner.send(1, replace(message(0, 0), payload=header))
+    with pytest.raises(DeadlineExceeded) as caught:
+        group[1].recv(0, 0.05)
+    assert (caught.value.rank, caught.value.peer, caught.value.timeout_s) == (1, 0, 0.05)
+    group[0]._inner.send(1, message(0, 5))
+    np.testing.assert_array_equal(group[1].recv(0, TIMEOUT_S).payload, message(0, 5).payload)
 
 
 def test_a_port_sends_one_message_at_a_time(group: list[EmulatedTransport]) -> None:

@@ -5,21 +5,27 @@ from __future__ import annotations
 import gc
 import importlib.util
 import multiprocessing
+import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import psutil
 import pytest
 
-from dmlf.errors import DeadlineExceeded, PeerLost, TransportError
+from dmlf.errors import DeadlineExceeded, NoAnswer, PeerLost, RendezvousError, TransportError
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.runtime import process_context, run_ranks
+from dmlf.runtime.launch import started_ranks
+from tests.transport import group_programs
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch.distributed"
 )
 PROGRAMS = "dmlf.conformance.programs"
+OWN = "tests.transport.group_programs"
 TIMEOUT_S = 30.0
 TAG = Tag(0, 1, 2, Phase.PUSH, 3, 0)
 
@@ -49,7 +55,11 @@ def test_the_engines_all_reduce(connect, size: int, maximum: bool, dtype: type) 
     vectors = [((np.arange(1009) * (rank + 2)) % 71 - rank).astype(dtype) for rank in range(size)]
     expected = np.max(vectors, axis=0) if maximum else np.sum(vectors, axis=0)
     with ThreadPoolExecutor(size) as pool:
-        list(pool.map(lambda rank, vector: rank.all_reduce(vector, maximum), ranks, vectors))
+        list(
+            pool.map(
+                lambda rank, vector: rank.all_reduce(vector, TIMEOUT_S, maximum), ranks, vectors
+            )
+        )
     for vector in vectors:
         np.testing.assert_array_equal(vector, expected)
 
@@ -60,7 +70,9 @@ def test_messages_and_the_engines_all_reduce_do_not_disturb_each_other(connect) 
     ones = [np.ones(7, np.int64), np.full(7, 2, np.int64)]
     first.send(1, Message(TAG, sent))
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda rank, vector: rank.all_reduce(vector), (first, second), ones))
+        list(
+            pool.map(lambda rank, vector: rank.all_reduce(vector, TIMEOUT_S), (first, second), ones)
+        )
     assert [vector.tolist() for vector in ones] == [[3] * 7] * 2
     np.testing.assert_array_equal(second.recv(0, TIMEOUT_S).payload, sent)
 
@@ -93,8 +105,109 @@ def test_ranks_that_never_come_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(process_group, "CONNECT_S", 0.3)
     endpoints = process_group.create_endpoints(multiprocessing.get_context("spawn"), 3)
-    with pytest.raises(TransportError, match=r"ranks \[1, 2\] did not come within 0\.3 s"):
+    with pytest.raises(RendezvousError) as caught:
         endpoints[0].connect()
+    assert (caught.value.rank, caught.value.missing, caught.value.timeout_s) == (0, [1, 2], 0.3)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_lone_rank_of_a_promised_group_names_the_other(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    begun = time.monotonic()
+    spawn = multiprocessing.get_context("spawn")  # has this environment, and a torch of its own
+    with ProcessPoolExecutor(1, spawn) as pool:
+        failure = pool.submit(group_programs.alone, rank, 2).result()
+    assert time.monotonic() - begun < TIMEOUT_S
+    assert isinstance(failure, RendezvousError)
+    assert (failure.rank, failure.missing, failure.timeout_s) == (rank, [1 - rank], 1.0)
+
+
+@pytest.mark.parametrize("moment", ["before", "while connecting"])
+def test_rank_0_killed_before_all_are_connected_is_missed(moment: str) -> None:
+    from dmlf.transport.process_group import create_endpoints
+
+    context = process_context([], 1)
+    arguments = [(endpoint, moment) for endpoint in create_endpoints(context, 3)]
+    with started_ranks(context, f"{OWN}:rank_0_is_killed", arguments) as ranks:
+        for rank in (1, 2):
+            with pytest.raises(RendezvousError) as caught:
+                ranks.result(rank)
+            assert (caught.value.rank, caught.value.missing) == (rank, [0])
+        with pytest.raises(PeerLost, match="SIGKILL"):
+            ranks.result(0)
+
+
+def test_a_stopped_rank_holds_nobody_longer_than_a_deadline() -> None:
+    from dmlf.transport.process_group import create_endpoints
+
+    context = process_context([], 1)
+    arguments = [(endpoint, signal.SIGSTOP) for endpoint in create_endpoints(context, 3)]
+    with started_ranks(context, f"{OWN}:one_gets_a_signal", arguments) as ranks:
+        sent, received, reduced = ranks.result(0)
+        _, _, closed = ranks.result(2)
+    assert sent == f"returned {64 << 20}"
+    assert isinstance(received, DeadlineExceeded)
+    assert (received.rank, received.peer, received.timeout_s) == (0, 1, 0.5)
+    assert isinstance(reduced, NoAnswer | PeerLost)  # rank 2, which has left, may be missed first
+    assert isinstance(closed, DeadlineExceeded)
+    assert (closed.rank, closed.peer) == (2, 1)
+
+
+def test_the_engines_all_reduce_names_who_is_gone_or_may_be() -> None:
+    from dmlf.transport.process_group import create_endpoints
+
+    context = process_context([], 1)
+    failures = {}
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        arguments = [(endpoint, number) for endpoint in create_endpoints(context, 2)]
+        with started_ranks(context, f"{OWN}:one_gets_a_signal", arguments) as ranks:
+            failures[number] = ranks.result(0)[-1]
+    lost, silent = failures.values()
+    assert isinstance(lost, PeerLost)
+    assert lost.peer == "rank 1"
+    assert isinstance(silent, NoAnswer)
+    assert (silent.peer, silent.timeout_s) == ("one of rank 1", 0.5)
+
+
+def test_an_abandoned_rank_receives_no_more(connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dmlf.transport import process_group
+
+    monkeypatch.setattr(process_group, "_GOODBYE_S", 0.05)
+    first, second = connect(2)
+    first.abandon()
+    second.send(0, Message(TAG, b""))  # its receiver is still there, and takes this one
+    receiver = first._receivers[1]
+    receiver.join(TIMEOUT_S)
+    assert not receiver.is_alive()  # and raised nothing, which would fail this test
+    with pytest.raises(PeerLost):
+        first.send(1, Message(TAG, b""))
+
+
+def test_a_payload_in_registered_memory_is_not_copied(connect) -> None:
+    first, second = connect(2)
+    vector = first.allocate(100, np.float32)
+    vector[...] = np.arange(100)
+    other = np.arange(100, dtype=np.float32)
+    parts = []
+    monkey = first._group
+
+    class Group:
+        def send(self, tensors, *rest):
+            parts.append(tensors[0].numpy())
+            return monkey.send(tensors, *rest)
+
+    first._group = Group()
+    for payload in (vector, vector[10:20], other):
+        first.send(1, Message(TAG, payload))
+        np.testing.assert_array_equal(second.recv(0, TIMEOUT_S).payload, payload)
+    first._group = monkey
+    shared = [any(np.shares_memory(part, kept) for kept in (vector, other)) for part in parts[1::2]]
+    assert shared == [True, True, False]
 
 
 def test_a_killed_rank_ends_the_run_and_leaves_nothing() -> None:

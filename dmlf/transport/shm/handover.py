@@ -39,7 +39,7 @@ class Counter:
     def serve(self, memory: GroupMemory, token: bytes, timeout_s: float) -> None:
         """Give `memory` to every rank but 0, once each.
 
-        Raises RendezvousError, naming who did not come.
+        Raises RendezvousError, naming who did not come, or whom the system did not let in.
         """
         missing = set(range(1, memory.group_size))
         deadline = time.monotonic() + timeout_s
@@ -50,8 +50,12 @@ class Counter:
             self._socket.settimeout(remaining_s)
             try:
                 connection, _ = self._socket.accept()
-            except TimeoutError:
+            except (TimeoutError, ConnectionAbortedError):  # or who came has gone again
                 continue
+            except OSError as error:
+                waited_s = round(timeout_s - (deadline - time.monotonic()), 3)
+                detail = f"for the shared memory: {error.strerror or error}"
+                raise RendezvousError(0, sorted(missing), waited_s, detail) from None
             with connection:
                 connection.settimeout(min(_REQUEST_S, remaining_s))
                 missing.discard(_serve_one(connection, memory, token, missing))

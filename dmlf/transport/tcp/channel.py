@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import select
 import socket
@@ -100,20 +101,23 @@ def dial(
     """
     deadline = time.monotonic() + timeout_s
     credentials = Credentials(Identity(purpose), key, tls)
-    while True:
+    for attempt in itertools.count():
         try:
-            return _dial_once(address, credentials, deadline)
+            return _dial_once(address, credentials, deadline, attempt)
         except OSError as error:
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0.0:
                 detail = error.strerror or str(error)
                 raise NoAnswer(name_of(address), timeout_s, detail) from None
             time.sleep(min(_RETRY_S, remaining_s))
+    raise AssertionError("attempts do not end")
 
 
-def _dial_once(address: Address, credentials: Credentials, deadline: float) -> Channel:
+def _dial_once(
+    address: Address, credentials: Credentials, deadline: float, attempt: int
+) -> Channel:
     peer, until = name_of(address), min(deadline, time.monotonic() + AUTHENTICATION_S)
-    greeting = approach(address, credentials, 0, peer, until)
+    greeting = approach(address, credentials, 0, peer, until, attempt)
     try:
         while not greeting.advance():
             remaining_s = until - time.monotonic()

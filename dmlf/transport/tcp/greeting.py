@@ -167,10 +167,18 @@ def welcome(
 
 
 def approach(
-    address: Address, credentials: Credentials, rank: int, name: str, deadline: float
+    address: Address,
+    credentials: Credentials,
+    rank: int,
+    name: str,
+    deadline: float,
+    attempt: int,
 ) -> Greeting:
-    """Connect to `rank` at `address`. Raises OSError if the host's name is unknown."""
+    """Connect to `rank` at `address`. Raises OSError if the host's name is unknown.
+
+    attempt: how many came before, so that each of the host's addresses has its turn.
+    """
     nonce = secrets.token_bytes(NONCE_BYTES)
     handshake = Handshake(Role.INITIATOR, credentials.key, credentials.me, {rank}, name, nonce)
-    connection, target = start_connecting(address)
+    connection, target = start_connecting(address, attempt)
     return Greeting(connection, handshake, deadline, credentials.client_context, target)

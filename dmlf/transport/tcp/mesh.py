@@ -63,6 +63,7 @@ class _Meeting:
         self.missing = set(range(len(addresses))) - {self._rank}
         self._expected = {rank for rank in self.missing if rank > self._rank}
         self._dial_at = {rank: 0.0 for rank in self.missing if rank < self._rank}
+        self._attempts = dict.fromkeys(self._dial_at, 0)
         self.lobby = Lobby(
             listener.take(),
             lambda connection, address: welcome(connection, address, credentials, self._expected),
@@ -86,8 +87,10 @@ class _Meeting:
         del self._dial_at[rank]
         address = self._addresses[rank]
         name = f"rank {rank} at {name_of(address)}"
+        attempt = self._attempts[rank]
+        self._attempts[rank] += 1
         try:
-            greeting = approach(address, self._credentials, rank, name, self._deadline)
+            greeting = approach(address, self._credentials, rank, name, self._deadline, attempt)
         except OSError as error:
             self._again(rank, name, error)
             return

@@ -16,6 +16,11 @@ from dmlf.transport.tcp.auth import check_key
 Address = tuple[str, int]
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _BACKLOG = 1024
+_KEEPALIVE = (  # seconds of silence, seconds between questions, questions
+    (socket.TCP_KEEPIDLE, 30),
+    (socket.TCP_KEEPINTVL, 10),
+    (socket.TCP_KEEPCNT, 3),
+)
 # The system's choice may pace what it sends (BBR does), to spare a network that is not there.
 _LOOPBACK_CONGESTION_CONTROL = b"reno"
 
@@ -87,9 +92,14 @@ def stop_listening(listening: socket.socket) -> None:
         listening.close()
 
 
-def start_connecting(address: Address) -> tuple[socket.socket, Any]:
-    """A non-blocking socket and what to connect it to. Raises OSError if the name is unknown."""
-    family, kind, protocol, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+def start_connecting(address: Address, attempt: int) -> tuple[socket.socket, Any]:
+    """A non-blocking socket and what to connect it to. Raises OSError if the name is unknown.
+
+    A name may stand for several addresses, as `localhost` does, of which one is listened on; each
+    attempt, counted from 0, takes the next one.
+    """
+    found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    family, kind, protocol, _, resolved = found[attempt % len(found)]
     connecting = socket.socket(family, kind, protocol)
     connecting.setblocking(False)
     return connecting, resolved
@@ -99,8 +109,11 @@ def tune(connection: socket.socket) -> None:
     """Set what every connection has, once it is established."""
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A host that vanishes without a word is noticed, also where nobody waits with a deadline.
+    # A host that vanishes without a word is noticed within a minute, also where nobody waits with a
+    # deadline; where something is on its way to it, as late as the system gives up sending that.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
     if is_loopback(str(connection.getpeername()[0])):
         try:
             name = _LOOPBACK_CONGESTION_CONTROL

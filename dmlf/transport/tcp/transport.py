@@ -6,7 +6,6 @@ import os
 import secrets
 import select
 import time
-from bisect import bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
@@ -16,7 +15,8 @@ import numpy.typing as npt
 
 from dmlf.errors import ConfigError, DeadlineExceeded
 from dmlf.protocol import Message
-from dmlf.transport.base import Interrupt, allocate_plain, never
+from dmlf.transport.base import CLOSE_S, Interrupt, never
+from dmlf.transport.registered import Registered
 from dmlf.transport.registry import register_transport
 from dmlf.transport.tcp import mesh
 from dmlf.transport.tcp.auth import Identity, check_key
@@ -36,8 +36,6 @@ from dmlf.transport.waiting import LOOK_S, may_look
 
 CONNECT_S = 60.0
 """How long the ranks of a group wait for one another."""
-CLOSE_S = 5.0
-"""How long `close` tries to hand over what was sent."""
 ACKNOWLEDGED_S = 1e-3
 """How often `close` asks whether all has arrived: the kernel does not tell."""
 _PURPOSE = "mesh"
@@ -70,16 +68,11 @@ class TcpTransport:
         self._flusher = Flusher(self._links.values())
         self._corrupts = False
         self._cuts = False
-        self._registered: list[tuple[int, int]] = []  # (first address, one past the last)
-        self._vectors: list[npt.NDArray[Any]] = []
+        self._registered = Registered()
 
     def allocate(self, numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A plain vector, remembered: what the kernel does not take at once is not copied."""
-        vector = allocate_plain(numel, dtype)
-        start = vector.__array_interface__["data"][0]
-        insort(self._registered, (start, start + vector.nbytes))
-        self._vectors.append(vector)
-        return vector
+        return self._registered.allocate(numel, dtype)
 
     def send(self, dst: int, message: Message) -> int:
         """Write the message to the connection with `dst`, or queue what does not fit.
@@ -99,7 +92,7 @@ class TcpTransport:
             self._cuts = False
             link.cut(header, content)
             return content.nbytes
-        stable = isinstance(payload, bytes) or self._is_registered(payload)
+        stable = isinstance(payload, bytes) or self._registered.holds(payload)
         with self._flusher.turn:
             link.send(header, content, stable)
             self._flusher.notice()
@@ -185,15 +178,6 @@ class TcpTransport:
             if remaining_s <= 0.0:
                 raise DeadlineExceeded(self._rank, peer, CLOSE_S)
             self._sleep(None, min(remaining_s, ACKNOWLEDGED_S))
-
-    def _is_registered(self, payload: npt.NDArray[Any]) -> bool:
-        start = payload.__array_interface__["data"][0]
-        index = bisect_right(self._registered, (start, 1 << 64)) - 1
-        return (
-            index >= 0
-            and payload.flags.c_contiguous
-            and start + payload.nbytes <= self._registered[index][1]
-        )
 
     def _sleep(self, source: Link | None, timeout_s: float) -> None:
         """Wait until `source` may be read, or one of those with something to send written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from dmlf.errors import ChecksumMismatch, FrameError, SourceMismatch
 from dmlf.protocol import Phase, Tag
 from dmlf.transport.tcp.frames import (
+    _DTYPES,
     HEADER_BYTES,
     PIECE_BYTES,
     FrameParser,
@@ -268,3 +270,9 @@ def test_mutated_streams_end_in_the_closed_set(data: st.DataObject) -> None:
 @given(st.binary(max_size=400))
 def test_random_bytes_end_in_the_closed_set(data: bytes) -> None:
     fuzz.check(data, [])
+
+
+def test_the_page_tells_the_codes_of_all_phases_and_dtypes() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "tcp.md").read_text(encoding="utf-8")
+    assert f"| phase | DATA: 1 to {len(Phase)}, in the order of `Phase`" in page
+    assert f"| dtype | 0 bytes; 1 to {len(_DTYPES)}: " in page
