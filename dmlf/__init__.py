@@ -1,4 +1,4 @@
-"""dmlf: distributed training with the same bits at any world size.
+"""dmlf: data-parallel training on CPUs whose result can be checked, bit for bit.
 
 The public names load what they need when they are first used, so `import dmlf` needs neither
 torch nor a workflow engine.

@@ -125,7 +125,8 @@ def require_scikit_learn_file(name: str) -> Path:
     try:
         path = Path(str(importlib.metadata.distribution(package).locate_file(name)))
     except importlib.metadata.PackageNotFoundError as error:
-        raise DependencyMissing(package, "is not installed", 'pip install "dmlf[torch]"') from error
+        install = 'pip install -e ".[torch]" in the checkout of dmlf'
+        raise DependencyMissing(package, "is not installed", install) from error
     if not path.is_file():
         reinstall = f"pip install --force-reinstall {package}"
         raise DependencyMissing(package, f"has no file {name}", reinstall)
@@ -175,9 +176,8 @@ def _require(module: str, *, package: str, extra: str) -> ModuleType:
     except Exception as error:
         top_level = module.partition(".")[0]
         if isinstance(error, ModuleNotFoundError) and error.name == top_level:
-            raise DependencyMissing(
-                package, "is not installed", f'pip install "dmlf[{extra}]"'
-            ) from error
+            install = f'pip install -e ".[{extra}]" in the checkout of dmlf'
+            raise DependencyMissing(package, "is not installed", install) from error
         reason = " ".join(f"does not load ({type(error).__name__}: {error})".split())
         # A plain install would find the broken package satisfied and change nothing.
         raise DependencyMissing(package, reason, f"pip install --force-reinstall {package}") from (

@@ -54,7 +54,7 @@ def test_absent_package_is_named_with_its_command(monkeypatch, guard, module, pa
         guard()
     assert caught.value.package == package
     assert caught.value.reason == "is not installed"
-    assert caught.value.install == f'pip install "dmlf[{extra}]"'
+    assert caught.value.install == f'pip install -e ".[{extra}]" in the checkout of dmlf'
 
 
 def test_an_absent_scikit_learn_is_named_with_its_command(monkeypatch):
@@ -62,7 +62,7 @@ def test_an_absent_scikit_learn_is_named_with_its_command(monkeypatch):
     with pytest.raises(DependencyMissing) as caught:
         env.require_scikit_learn_file("sklearn/datasets/data/digits.csv.gz")
     assert caught.value.reason == "is not installed"
-    assert caught.value.install == 'pip install "dmlf[torch]"'
+    assert caught.value.install == 'pip install -e ".[torch]" in the checkout of dmlf'
 
 
 def test_a_scikit_learn_without_the_file_is_told_from_an_absent_one(monkeypatch, tmp_path):

@@ -43,7 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all verbs; each sets `run`, a function of the parsed arguments."""
     parser = OneLineParser(
         prog="dmlf",
-        description="Correctness-first distributed training, and the benchmark around it.",
+        description="Train with checked parameter-server or ring protocols, and benchmark them "
+        "against PyTorch DDP.",
         epilog="Run `dmlf VERB --help` for the options of one verb.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)

@@ -40,11 +40,16 @@ def add_verbs(verbs: Any) -> None:
         nargs="*",
         metavar="NAME",
         default=list(PEERS),
-        help=f"of {', '.join(PEERS)}; who is not installed is skipped, and that is recorded "
+        help=f"of {', '.join(PEERS)}; one that is not installed is skipped, which is recorded "
         "(default: all; mpirun listens on a port of its own while it runs)",
     )
     parser.add_argument(
-        "--world-sizes", nargs="+", type=int, default=[2, 4], metavar="N", help="default: 2 4"
+        "--world-sizes",
+        nargs="+",
+        type=int,
+        default=[2, 4],
+        metavar="N",
+        help="numbers of ranks (default: 2 4)",
     )
     parser.add_argument(
         "--sizes",
@@ -75,7 +80,9 @@ def add_verbs(verbs: Any) -> None:
         metavar="BYTES",
         help="strategies sum the vector in buckets of this size (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of data and order")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of data and order (default: %(default)s)"
+    )
     parser.add_argument("--timeout-s", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the JSON file")
     parser.add_argument(

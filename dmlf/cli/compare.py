@@ -11,14 +11,14 @@ def add_verbs(verbs: Any) -> None:
     """Add the verb to the parser."""
     parser = verbs.add_parser(
         "compare",
-        help="say what two folders of results agree in, and what got worse",
+        help="compare two folders of results: what agrees, and what got worse",
         description="Compare the tables of two machines or two revisions: correctness, final bits "
         "where the machine is the same, throughput relative to serial and to DDP, efficiency, the "
         "order of the strategies and the shape of their scaling, epochs and time to the target "
         "accuracy, and all-reduce alone; never absolute times. Exits 1 if B is worse than A beyond "
         "noise, or wrong where A was right.",
     )
-    parser.add_argument("results_a", type=Path, metavar="RESULTS_A", help="what to hold B against")
+    parser.add_argument("results_a", type=Path, metavar="RESULTS_A", help="the baseline")
     parser.add_argument("results_b", type=Path, metavar="RESULTS_B")
     parser.add_argument(
         "--all", action="store_true", help="print what agrees and what is undecided line by line"

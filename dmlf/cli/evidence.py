@@ -18,7 +18,7 @@ def add_verbs(verbs: Any) -> None:
     """Add the verbs to the parser."""
     parser = verbs.add_parser(
         "verify",
-        help="recompute hashes and correctness checks of folders of results",
+        help="recompute the hashes and correctness checks of folders of results",
         description="Check every metrics.json below the folders RESULTS: schema, configuration, "
         "sources and pinned dependencies against this tree, final state against the serial "
         "reference. Exits 1 if anything does not hold.",
@@ -28,9 +28,9 @@ def add_verbs(verbs: Any) -> None:
 
     parser = verbs.add_parser(
         "diff",
-        help="name the first step, shard and tensor at which two runs part",
+        help="name the first step, shard and tensor in which two runs differ",
         description="Compare the transcripts of two runs of one task (folders of runs that were "
-        "trained with --transcript). Exits 0 if they are identical, 1 if they part.",
+        "trained with --transcript). Exits 0 if they are identical, 1 if they differ.",
     )
     parser.add_argument("run_a", type=Path, metavar="RUN_A")
     parser.add_argument("run_b", type=Path, metavar="RUN_B")
@@ -44,22 +44,36 @@ def add_verbs(verbs: Any) -> None:
         "every interleaving of a small group, and every single fault.",
     )
     parser.add_argument("algorithm", choices=list(registry()))
-    parser.add_argument("--world-size", type=int, default=3, metavar="N")
     parser.add_argument(
-        "--num-servers", type=int, default=1, metavar="N", help="of an algorithm with servers"
+        "--world-size", type=int, default=3, metavar="N", help="workers (default: %(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=2, metavar="N")
+    parser.add_argument(
+        "--num-servers", type=int, default=1, metavar="N", help="for an algorithm with servers"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=2, metavar="N", help="training steps (default: %(default)s)"
+    )
     parser.add_argument("--reduction", choices=REDUCTIONS, default="float32")
-    parser.add_argument("--seeds", type=int, default=1000, metavar="N", help="schedules to run")
-    parser.add_argument("--first-seed", type=int, default=0, metavar="N")
-    parser.add_argument("--explore", action="store_true")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="schedules to run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--first-seed", type=int, default=0, metavar="N", help="of these (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--explore", action="store_true", help="every interleaving, and every single fault"
+    )
     parser.add_argument(
         "--bucket-numels",
         type=int,
         nargs="+",
         default=[3],
         metavar="N",
-        help="bucket sizes to explore with",
+        help="sizes of the buckets to explore with, in elements",
     )
     parser.set_defaults(run=_simulate)
 

@@ -18,16 +18,28 @@ def add_verbs(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "faults",
-        help="break runs at random and check that they end as if nothing had happened",
+        help="break runs at random, and check that they end as if nothing had happened",
         description="Train small runs, each with a fault at a random place (killed, stopped, lost "
         "and garbled messages, flipped bits, full disks), and compare the final states with those "
         "of undisturbed runs. The same seed gives the same plans. Exits 1 if a run fails: a fault "
         "that did not fire is a failure too.",
     )
-    parser.add_argument("--runs", type=int, default=20, metavar="N", help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
     parser.add_argument(
-        "--only", type=int, metavar="NUMBER", help="the run of this number alone, to look at it"
+        "--runs",
+        type=int,
+        default=20,
+        metavar="N",
+        help="broken runs in all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of kinds and places (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only", type=int, metavar="NUMBER", help="repeat the run of this number alone"
     )
     parser.add_argument(
         "--algorithms",

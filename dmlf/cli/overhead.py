@@ -14,8 +14,8 @@ def add_verbs(verbs: Any) -> None:
         "overhead",
         help="measure what --max-restarts and checkpoints cost",
         description="Train the MLP 64-512-512-10 on digits, a ring of two over shm, plain, with "
-        "restarts allowed, and with a checkpoint every 50 steps, in turns; print how many times as "
-        "long steps take, as the median of the rounds with its 95 % interval.",
+        "restarts allowed, and with a checkpoint every 50 steps, alternating; print how many times "
+        "as long steps take, as the median of the rounds with its 95 % interval.",
     )
     parser.add_argument(
         "--rounds",

@@ -25,8 +25,8 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser(
         "conformance",
         help="run the conformance tests of algorithms and transports",
-        description="Run the tests that every algorithm and every transport must pass, on those "
-        "that are named. Needs pytest.",
+        description="Run, on those that are named, the tests that every algorithm and every "
+        "transport must pass. Needs pytest.",
     )
     parser.add_argument("--algorithm", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--transport", nargs="+", default=[], metavar="NAME")

@@ -47,12 +47,13 @@ def add_verbs(verbs: Any) -> None:
     """Add the verb to the parser."""
     parser = verbs.add_parser(
         "project",
-        help="project throughput and efficiency to other networks and up to 100,000 ranks",
+        help="project throughput and efficiency to other networks and to as many as 100,000 ranks",
         description="Drive the protocols in virtual time under a model of links, ports and "
         "computation, and print for each world size the throughput, the efficiency, the "
-        "communication that is not hidden, and the resource that a step waits for. Beyond "
-        "--simulate-up-to ranks closed forms, checked against the simulator, go on. "
-        "docs/projection.md says what is modelled and what is not.",
+        "communication that is not hidden, and the resource that a step waits for. Up to "
+        "--simulate-up-to ranks (at most 1024) the protocols themselves are simulated; beyond, "
+        "closed forms that were checked against the simulator are used. docs/projection.md says "
+        "what is modelled and what is not.",
     )
     _add_model(parser.add_argument_group("the model"))
     _add_machine(parser.add_argument_group("hosts and network"))

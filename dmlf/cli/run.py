@@ -40,7 +40,7 @@ def add_verbs(verbs: Any) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="how many failures of ranks may be mended, in functions decorated by dmlf.elastic "
+        help="how many failures of ranks to recover from, in functions decorated by dmlf.elastic "
         f"(default: 0, or {ELASTIC_RESTARTS} with --min-workers or --max-workers)",
     )
     parser.add_argument(
@@ -48,7 +48,7 @@ def add_verbs(verbs: Any) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="with how few ranks to go on when some are lost or leave (SIGTERM) "
+        help="the fewest ranks to go on with when some are lost or leave (SIGTERM) "
         "(default: all of --nproc)",
     )
     parser.add_argument(
@@ -56,7 +56,7 @@ def add_verbs(verbs: Any) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="to how many ranks to grow, by one for each SIGUSR1 (default: --nproc)",
+        help="the most ranks to grow to, one more for each SIGUSR1 (default: --nproc)",
     )
     parser.add_argument(
         "--transport",

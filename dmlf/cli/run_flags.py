@@ -24,11 +24,12 @@ _HELP = {
     "transport": f"how messages travel: {', '.join(TRANSPORTS)}; none for serial and "
     "unsynchronized, gloo for ddp (default: queue, or the only one there is)",
     "reduction": f"how gradients are added: {' or '.join(REDUCTIONS)}; exact gives the same bits "
-    "at any world size",
+    "at every world size up to --num-shards",
     "world_size": "number of workers (default: 1, or as many as torchrun has started)",
     "num_servers": "server processes that share the parameters, each with buckets of its own; "
-    "of an algorithm with servers",
-    "num_shards": "logical shards of a step, whatever the world size; at least the world size",
+    "for an algorithm with servers",
+    "num_shards": "logical shards of a step, the same at every world size; the largest world size "
+    "possible",
     "global_batch_size": "samples per step over all workers; a multiple of --num-shards",
     "epochs": "passes over the training data",
     "max_steps": "stop after this many steps",
@@ -40,12 +41,12 @@ _HELP = {
     "overlap": "synchronise each bucket while backward still computes the next ones; the same "
     "bits either way",
     "seed": "decides initial parameters, sample order and all randomness",
-    "rep": "number of the repeat; changes nothing but the record",
-    "warmup_steps": "first steps, trained but left out of the timing",
+    "rep": "number of the repeat; only recorded",
+    "warmup_steps": "first steps, trained but not timed",
     "threads_per_rank": "threads of each worker's linear algebra",
     "emulate_latency_s": "let every message take this much longer, as on a slower network",
     "emulate_bandwidth_bits_per_s": "give every rank an emulated port of this bandwidth each way; "
-    "0 for none",
+    "0 for no limit",
     "timeout_s": "seconds that a worker waits for a message before it gives up",
     "data_dir": "folder of downloaded data sets",
 }

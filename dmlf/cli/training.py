@@ -71,16 +71,16 @@ def add_verbs(verbs: Any) -> None:
         "--max-restarts",
         type=int,
         metavar="N",
-        help="how often to begin anew, from what the other ranks hold or from a checkpoint, when a "
-        f"rank dies or hangs (default: 0, the first failure ends the run; {ELASTIC_RESTARTS} where "
-        "workers may come and go)",
+        help="how many failures to recover from: a rank that dies or hangs is replaced, and "
+        "training goes on from what the others hold, or from a checkpoint (default: 0, the first "
+        f"failure ends the run; {ELASTIC_RESTARTS} where workers may come and go)",
     )
     parser.add_argument(
         "--min-workers",
         type=int,
         metavar="N",
         help="let workers leave (SIGTERM to one), and go on without those that are lost, while at "
-        "least N remain; --reduction exact gives the same bits all the same",
+        "least N remain; with --reduction exact the bits stay the same",
     )
     parser.add_argument(
         "--max-workers",
@@ -118,7 +118,7 @@ def add_verbs(verbs: Any) -> None:
 
     parser = verbs.add_parser(
         "data",
-        help="find or fetch a task's data, verify and describe it",
+        help="find or download a task's data, verify and describe it",
         description="Load a task's data (downloading it if need be), verify it, and print or "
         "write its counts, shapes and SHA-256.",
     )

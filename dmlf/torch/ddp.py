@@ -34,8 +34,9 @@ class DistributedDataParallel(torch.nn.Module):
     float64, those of 16 bits in float32, rounded once). `exact` sums every backward pass of every
     rank, those under `no_sync` too, as a term of its own, in a way that no grouping changes.
     gradient_op: `mean` divides the sum by the world size, `sum` does not: then divide the loss by
-    the global batch, and exact gradients are the same bits at any world size. A sum that was not
-    cleared before the next backward pass is refused: it would be summed again.
+    the global batch, and exact gradients are the same bits at every world size at which the
+    passes are the same (see `ShardedBatchSampler`). A sum that was not cleared before the next
+    backward pass is refused: it would be summed again.
     algorithm: any registered all-reduce; that of the group by default.
     transport: of the group that `dmlf.init` makes where there is none yet.
     bucket_cap_mb: MiB of gradients that are summed at once.
