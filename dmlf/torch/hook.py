@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from dmlf.errors import ConfigError
 from dmlf.group import Group
 from dmlf.group.group import all_reduce_named
 from dmlf.numerics import ExactAccumulator, Float32Accumulator
@@ -54,10 +55,13 @@ def comm_hook(
     exact over the ranks; what DDP adds up under `no_sync` is one term. float64 is summed in
     float64, 16 bits in float32.
     Returns a future that is done. Raises, in the thread that runs backward, NonFiniteGradient on
-    all ranks (DDP cannot go on after that), CollectiveMismatch, DeadlineExceeded and what else
-    ends a group.
+    all ranks (DDP cannot go on after that), ConfigError for sparse gradients, CollectiveMismatch,
+    DeadlineExceeded and what else ends a group.
     """
     buffer = bucket.buffer()
+    if buffer.layout is not torch.strided:
+        allowed = 'dense ones; stock DDP over the backend "dmlf" sums sparse ones'
+        raise ConfigError("gradients", str(buffer.layout), allowed)
     values = buffer.detach()
     if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
         values = values.float().cpu()

@@ -70,10 +70,14 @@ def hooked_with_errors(kind: str) -> str:
     one_thread()
     group = dmlf.init(timeout_s=10)
     dist.init_process_group("gloo")
-    model = torch.nn.parallel.DistributedDataParallel(mlp())
+    sparse = kind == "sparse"
+    plain = torch.nn.EmbeddingBag(8, 4, sparse=True) if sparse else mlp()
+    model = torch.nn.parallel.DistributedDataParallel(plain)
     reduction = "exact" if kind == "mismatch" and group.rank else "float32"
     model.register_comm_hook(dmlf.CommHookState(reduction=reduction), dmlf.comm_hook)
     inputs, targets = samples(8)
+    if sparse:
+        inputs, targets = torch.arange(8).reshape(4, 2), torch.arange(4)
     factor = float("nan") if kind == "nan" and group.rank else 1.0
     if kind == "closed":
         group.close()

@@ -34,7 +34,12 @@ def test_the_documented_line_takes_several_dtypes() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [("nan", "NonFiniteGradient"), ("mismatch", "CollectiveMismatch"), ("closed", "GroupClosed")],
+    [
+        ("nan", "NonFiniteGradient"),
+        ("mismatch", "CollectiveMismatch"),
+        ("closed", "GroupClosed"),
+        ("sparse", "ConfigError"),
+    ],
 )
 def test_errors_are_raised_by_backward(kind: str, error: str) -> None:
     assert dmlf.launch(programs.hooked_with_errors, 2, (kind,)) == [error] * 2
