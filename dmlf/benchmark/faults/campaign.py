@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any
 
 from dmlf import env
+from dmlf.benchmark.faults.bounds import too_late
 from dmlf.benchmark.faults.left import resident_bytes, traces
 from dmlf.benchmark.faults.plans import EVERY_STEPS, PlannedRun, Request
 from dmlf.config import RunConfig
@@ -136,7 +137,7 @@ def _problem(
         return "the fault had no consequence, so it was not seen"
     if not equal:
         return "the final state is not that of the undisturbed run"
-    return None
+    return too_late(planned.faults, struck, recoveries, planned.config.timeout_s, POLICY.grace_s)
 
 
 def run_campaign(

@@ -19,7 +19,7 @@ from dmlf.benchmark.faults.campaign import Campaign, run_campaign, validate
 from dmlf.benchmark.faults.plans import PlannedRun, Request, plan_runs
 from dmlf.cli import main
 from dmlf.errors import MetricsError
-from dmlf.runtime.faults import OF_MEMBERSHIP, FaultKind, parse_fault
+from dmlf.runtime.faults import OF_FRAMES, OF_MEMBERSHIP, FaultKind, parse_fault
 from dmlf.training.run import train
 
 ALGORITHMS, TRANSPORTS = ("ring", "parameter_server", "tree"), ("queue", "shm", "tcp")
@@ -71,6 +71,18 @@ def test_plans_cover_every_kind_everywhere_before_any_twice() -> None:
         assert run.saves or run.ends is None
 
 
+def test_recoveries_meet_faults_of_every_kind_that_they_can() -> None:
+    runs = [run for run in plan_runs(request(400, 1)) if len(run.faults) == 2]
+    in_step = {FaultKind.DELAY, FaultKind.FLIP, FaultKind.NAN, FaultKind.RAISE, FaultKind.DISK_FULL}
+    assert {run.faults[1].kind for run in runs} == set(FaultKind) - in_step - set(OF_MEMBERSHIP)
+    assert len({run.faults[0].kind for run in runs}) > 5
+    for run in runs:
+        second = run.faults[1]
+        assert run.recovers
+        assert (second.generation, second.step) == (1, 0)
+        assert second.kind not in OF_FRAMES or run.config.transport == "tcp"
+
+
 def test_a_campaign_passes_and_its_file_is_checked() -> None:
     lines: list[str] = []
     runs = [
@@ -106,6 +118,19 @@ def test_a_run_that_is_not_as_planned_fails(run: PlannedRun, problem: str) -> No
     entry = Campaign().run(run)
     assert not entry["passed"]
     assert problem in entry["problem"]
+
+
+def test_a_fault_that_is_seen_too_late_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*arguments: object, struck: dict[int, float] | None = None, **named: Any) -> object:
+        result = train(*arguments, struck=struck, **named)  # type: ignore[arg-type]
+        for number in struck or {}:
+            struck[number] -= 5.0
+        return result
+
+    monkeypatch.setattr("dmlf.benchmark.faults.campaign.train", late)
+    problem = Campaign().run(planned())["problem"]
+    assert problem.startswith("kill:rank=1,step=4 was seen after 5.")
+    assert problem.endswith("not within 2 s")
 
 
 def test_another_final_state_fails() -> None:
