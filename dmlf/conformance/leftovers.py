@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import os
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
@@ -11,6 +13,7 @@ import psutil
 import pytest
 
 from dmlf.runtime import process_context
+from dmlf.runtime.semaphores import name_semaphores, named_semaphores
 
 HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 """Processes that Python itself keeps for the life of the test session."""
@@ -28,16 +31,17 @@ def _children() -> set[int]:
 
 
 def shared_memory() -> set[str]:
-    """The names in /dev/shm, without semaphores."""
+    """The names in /dev/shm; of semaphores, which other programs have too, this process's."""
     folder = Path("/dev/shm")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    # Semaphores come and go with other programs of this host; Python's tracker unlinks ours.
-    return {name for name in names if not name.startswith("sem.")}
+    others = {name for name in names if not name.startswith("sem.")}
+    return others | named_semaphores(os.getpid())
 
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_fork_server() -> None:
     """Import torch once for all ranks of the session, where it is installed."""
+    name_semaphores()
     wanted = ["torch", "dmlf.training.torch_backend"]
     has_torch = importlib.util.find_spec("torch") is not None
     process_context(wanted if has_torch else ["dmlf.training.worker"], threads_per_rank=1)
@@ -50,4 +54,6 @@ def nothing_left_behind() -> Iterator[None]:
     processes, segments = _children(), shared_memory()
     yield
     assert _children() <= processes, "a process was left behind"
+    if not shared_memory() <= segments:
+        gc.collect()  # semaphores go with what holds them
     assert shared_memory() <= segments, "a shared-memory entry was left behind"
