@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
-import os
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
@@ -13,7 +11,7 @@ import psutil
 import pytest
 
 from dmlf.runtime import process_context
-from dmlf.runtime.semaphores import name_semaphores, named_semaphores
+from dmlf.runtime.semaphores import name_semaphores
 
 HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 """Processes that Python itself keeps for the life of the test session."""
@@ -31,11 +29,14 @@ def _children() -> set[int]:
 
 
 def shared_memory() -> set[str]:
-    """The names in /dev/shm; of semaphores, which other programs have too, this process's."""
+    """The names in /dev/shm, without semaphores.
+
+    These come and go with other programs of this host; and with queues, which fixtures may hold
+    until after a test. Tests that end ranks look for this process's: `named_semaphores`.
+    """
     folder = Path("/dev/shm")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    others = {name for name in names if not name.startswith("sem.")}
-    return others | named_semaphores(os.getpid())
+    return {name for name in names if not name.startswith("sem.")}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +55,4 @@ def nothing_left_behind() -> Iterator[None]:
     processes, segments = _children(), shared_memory()
     yield
     assert _children() <= processes, "a process was left behind"
-    if not shared_memory() <= segments:
-        gc.collect()  # semaphores go with what holds them
     assert shared_memory() <= segments, "a shared-memory entry was left behind"

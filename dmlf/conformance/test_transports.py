@@ -172,12 +172,14 @@ def test_a_killed_peer_ends_the_run_and_nothing_is_left(transport: str, victim: 
         assert caught.value.peer == f"rank {victim}"
 
     kill_one()  # starts the fork server, whose descriptors stay; processes are the fixture's part
-    before = descriptors()
+    gc.collect()
+    before, semaphores = descriptors(), named_semaphores(os.getpid())
     start = time.monotonic()
     kill_one()
     assert time.monotonic() - start < TIMEOUT_S / 2
     gc.collect()
     assert descriptors() <= before
+    assert named_semaphores(os.getpid()) <= semaphores
 
 
 def test_a_killed_launcher_takes_all_with_it(transport: str) -> None:

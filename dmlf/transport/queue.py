@@ -8,6 +8,7 @@ it holds a queue's lock can only block its own link.
 from __future__ import annotations
 
 import queue
+import threading
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
@@ -23,6 +24,7 @@ from dmlf.transport.registry import register_transport
 
 Wire = tuple[tuple[Any, ...], str, bytes]
 _BYTES = ""
+_closing = threading.Lock()  # within one process both ranks of a link close the same queue
 
 
 def encode(message: Message) -> Wire:
@@ -69,16 +71,29 @@ class QueueTransport:
     def close(self) -> None:
         """Wait until the feeder threads have written everything, then close."""
         for link in self._outgoing.values():
-            link.close()
+            _close(link)
             link.join_thread()
         for link in self._incoming.values():
-            link.close()
+            _close(link)
 
     def abandon(self) -> None:
         """Close; what the feeder threads have not written is lost."""
         for link in (*self._outgoing.values(), *self._incoming.values()):
             link.cancel_join_thread()
-            link.close()
+            _close(link)
+
+
+def _close(link: Queue[Wire]) -> None:
+    """Close the queue, and the pipe where no feeder does: nothing was put into it by this process.
+
+    Else its descriptors stay until the queue, which refers to itself, is collected as garbage.
+    """
+    link.close()
+    own = vars(link)
+    with _closing:
+        if own["_thread"] is None:
+            own["_reader"].close()
+            own["_writer"].close()
 
 
 @dataclass(frozen=True, slots=True)

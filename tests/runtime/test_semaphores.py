@@ -6,18 +6,15 @@ import gc
 import os
 from multiprocessing import get_context
 
-from dmlf.conformance.leftovers import shared_memory
 from dmlf.runtime.semaphores import named_semaphores
 
 
 def test_a_semaphore_is_named_after_its_launcher_until_it_is_gone() -> None:
     """The fixtures of these tests have them named."""
-    before, segments = named_semaphores(os.getpid()), shared_memory()
+    before = named_semaphores(os.getpid())
     lock = get_context("spawn").Lock()
-    (name,) = named_semaphores(os.getpid()) - before
-    assert name in shared_memory()
+    assert len(named_semaphores(os.getpid()) - before) == 1
     assert named_semaphores(os.getpid() + 1) == set()
     del lock
     gc.collect()
     assert named_semaphores(os.getpid()) == before
-    assert name not in segments | shared_memory()

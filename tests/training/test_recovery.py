@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from dmlf.errors import (
     RestartBudgetExceeded,
 )
 from dmlf.runtime.faults import parse_fault
+from dmlf.runtime.semaphores import named_semaphores
 from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.training.result import RunResult
 from dmlf.training.run import train
@@ -69,9 +72,12 @@ def disturbed(
     """Train with `faults`; all must strike, be detected in time, and leave no trace in the bits."""
     struck: dict[int, float] = {}
     specs = [parse_fault(fault) for fault in faults]
-    before = psutil.Process().num_fds()
+    gc.collect()
+    before, semaphores = psutil.Process().num_fds(), named_semaphores(os.getpid())
     result = train(config, restarts=policy, faults=specs, struck=struck, **options)
+    gc.collect()
     assert psutil.Process().num_fds() <= before
+    assert named_semaphores(os.getpid()) <= semaphores
     assert sorted(struck) == list(range(len(faults))), "a fault did not fire"
     assert result.final_state().sha256() == undisturbed(config)
     for event in result.recoveries:
@@ -363,6 +369,24 @@ def test_killed_in_one_recovery_after_the_other(transport: str) -> None:
         policy=RestartPolicy(4, grace_s=2.0),
     )
     assert [event["generation"] for event in result.recoveries] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("transport", ["queue", "shm", "tcp"])
+def test_a_survivor_holds_no_more_from_one_generation_to_the_next(
+    transport: str, tmp_path: Path
+) -> None:
+    run = replace(
+        NUMPY, task="tests.training.own_task:counts_descriptors", global_batch_size=16,
+        task_options={"folder": str(tmp_path)}, transport=transport,
+    )  # fmt: skip
+    kills = [f"kill:rank=1,step={2 * number + 1},generation={number}" for number in range(4)]
+    faults = [parse_fault(kill) for kill in kills]
+    result = train(run, restarts=RestartPolicy(4, grace_s=2.0), faults=faults)
+    assert [event["replaced"] for event in result.recoveries] == [[1]] * 4
+    counts = [list(map(int, path.read_text().split())) for path in tmp_path.iterdir()]
+    survivor = max(counts, key=len)  # who alone has done all steps
+    assert len(counts) == 6
+    assert survivor[-1] <= survivor[0]
 
 
 def test_all_ranks_killed_at_once_go_back_to_the_checkpoint(tmp_path: Path) -> None:

@@ -10,16 +10,19 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dmlf.benchmark.faults.campaign import Campaign, run_campaign, validate
+from dmlf.benchmark.faults.left import traces
 from dmlf.benchmark.faults.plans import PlannedRun, Request, plan_runs
 from dmlf.cli import main
 from dmlf.errors import MetricsError
 from dmlf.runtime.faults import OF_FRAMES, OF_MEMBERSHIP, FaultKind, parse_fault
+from dmlf.runtime.semaphores import named_semaphores
 from dmlf.training.run import train
 
 ALGORITHMS, TRANSPORTS = ("ring", "parameter_server", "tree"), ("queue", "shm", "tcp")
@@ -155,18 +158,44 @@ def test_what_a_run_leaves_behind_fails_it(monkeypatch: pytest.MonkeyPatch) -> N
     def careless(*arguments: object, **named: object) -> object:
         held.append(os.open("/dev/null", os.O_RDONLY))
         held.append(subprocess.Popen(["sleep", "60"]))
+        lock = get_context("spawn").Lock()
+        held.append(lock)
         return train(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr("dmlf.benchmark.faults.campaign.train", careless)
     descriptor: Any
+    before = named_semaphores(os.getpid())
     try:
         problem = campaign.run(run)["problem"]
     finally:
-        descriptor, process = held
+        descriptor, process, _ = held
         os.close(descriptor)
         process.kill()
         process.wait()
-    assert problem == f"left behind: 1 descriptors; processes {process.pid}"
+    (name,) = named_semaphores(os.getpid()) - before
+    assert problem == f"left behind: 1 descriptors; processes {process.pid}; semaphores {name}"
+
+
+def test_a_process_whose_parent_has_ended_is_left_behind_too() -> None:
+    before = traces()
+    orphan = int(subprocess.check_output(["sh", "-c", "sleep 60 >&- & echo $!"]))
+    try:
+        assert traces().more_than(before) == f"processes {orphan}"
+    finally:
+        os.kill(orphan, signal.SIGKILL)
+
+
+def test_a_draft_of_a_checkpoint_that_is_left_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(*arguments: object, checkpoint: Any, **named: object) -> object:
+        Path(checkpoint.folder, ".step-0000000099.0123456789abcdef.tmp").mkdir()
+        return train(*arguments, checkpoint=None, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dmlf.benchmark.faults.campaign.train", careless)
+    run = planned()
+    campaign = Campaign()
+    campaign._expected[run.config.sha256()] = train(run.config).final_state().sha256()
+    entry = campaign.run(replace(run, saves=True))
+    assert entry["problem"] == "left behind: drafts .step-0000000099.0123456789abcdef.tmp"
 
 
 def test_a_campaign_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
@@ -187,6 +216,16 @@ def test_a_campaign_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
         assert campaign.returncode == 128 + signal.SIGTERM
         assert list(Path(scratch).glob("dmlf-*")) == []
     assert not output.exists()
+
+
+def test_a_campaign_leaves_no_temporary_file(tmp_path: Path) -> None:
+    """Neither folders of checkpoints nor those of multiprocessing (`pymp-*`)."""
+    command = [sys.executable, "-m", "dmlf", "faults", "--runs", "2", "--transports", "shm"]
+    command += ["--output", str(tmp_path / "faults.json")]
+    with tempfile.TemporaryDirectory(prefix="campaign-") as scratch:
+        environment = {**os.environ, "TMPDIR": scratch}
+        subprocess.run(command, env=environment, check=True, timeout=100, stdout=subprocess.DEVNULL)
+        assert os.listdir(scratch) == []
 
 
 def test_the_verb_writes_and_judges(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
