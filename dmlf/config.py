@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -240,12 +240,9 @@ def _boolean(key: str, value: object) -> None:
 
 
 def _number(key: str, value: object, low: float, high: float) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not low <= value <= high
-    ):
+    # Comparing is safe for integers of any size, which math.isfinite is not; NaN is in no range.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high:  # type: ignore[operator]
         raise ConfigError(key, value, f"a number from {low:g} to {high:g}")
 
 
@@ -261,7 +258,7 @@ def _name(key: str, value: object) -> None:
 
 def _task_option(key: str, value: object) -> None:
     _name("task_options", key)
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
         raise ConfigError(f"task_options.{key}", value, "a finite number")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ConfigError(f"task_options.{key}", value, "a number or a string")

@@ -39,6 +39,7 @@ RING = RunConfig(algorithm="ring", transport="queue", world_size=4)
         ("optimizer", "lion"),
         ("learning_rate", float("nan")),
         ("learning_rate", float("inf")),
+        ("learning_rate", 10**400),
         ("learning_rate", -0.1),
         ("learning_rate", "1e-3"),
         ("momentum", 1.5),

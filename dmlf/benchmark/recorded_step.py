@@ -117,7 +117,7 @@ def read_step(path: str | Path) -> RecordedStep:
             raise ValueError(f"{len(events)} events; at most {_MAX_EVENTS} are read")
         lanes = tuple(_lanes(events))
         spans = [_span(event) for event in events if event["ph"] == "X"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise MetricsError(name, "content", f"is not a timeline of dmlf: {error}") from error
     if not {span.rank for span in spans} <= {lane.rank for lane in lanes}:
         raise MetricsError(name, "content", "has events of ranks that it does not name")

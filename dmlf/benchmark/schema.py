@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -74,8 +75,14 @@ def _validator() -> Any:
                 return
         yield from check_items(validator, subschema, instance, parent)
 
+    def is_number(checker: Any, value: Any) -> bool:
+        # JSON has integers that no float holds, with which nothing can be computed.
+        number: bool = base.TYPE_CHECKER.is_type(value, "number")
+        return number and abs(value) <= sys.float_info.max
+
     extend: Any = jsonschema.validators.extend
-    return extend(base, {"items": items})(schema)
+    types = base.TYPE_CHECKER.redefine("number", is_number)
+    return extend(base, {"items": items}, type_checker=types)(schema)
 
 
 def _contradictions(metrics: Mapping[str, Any], config: RunConfig) -> Iterator[tuple[str, str]]:

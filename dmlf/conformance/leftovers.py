@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from dmlf.runtime import process_context
+from dmlf.runtime.semaphores import name_semaphores
 
 HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 """Processes that Python itself keeps for the life of the test session."""
@@ -28,16 +29,20 @@ def _children() -> set[int]:
 
 
 def shared_memory() -> set[str]:
-    """The names in /dev/shm, without semaphores."""
+    """The names in /dev/shm, without semaphores.
+
+    These come and go with other programs of this host; and with queues, which fixtures may hold
+    until after a test. Tests that end ranks look for this process's: `named_semaphores`.
+    """
     folder = Path("/dev/shm")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    # Semaphores come and go with other programs of this host; Python's tracker unlinks ours.
     return {name for name in names if not name.startswith("sem.")}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_fork_server() -> None:
     """Import torch once for all ranks of the session, where it is installed."""
+    name_semaphores()
     wanted = ["torch", "dmlf.training.torch_backend"]
     has_torch = importlib.util.find_spec("torch") is not None
     process_context(wanted if has_torch else ["dmlf.training.worker"], threads_per_rank=1)

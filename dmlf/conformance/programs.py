@@ -14,8 +14,9 @@ from dmlf.conformance.driving import groups
 from dmlf.errors import DeadlineExceeded, PeerLost
 from dmlf.numerics import Float32Accumulator, fold_sum
 from dmlf.protocol import Message, Phase, Tag
-from dmlf.runtime import Driver
-from dmlf.transport import Endpoint, Transport
+from dmlf.runtime import Driver, process_context, run_ranks
+from dmlf.runtime.semaphores import name_semaphores
+from dmlf.transport import TRANSPORTS, Endpoint, Transport
 
 TIMEOUT_S = 30.0
 NUMEL = 10_007
@@ -34,18 +35,39 @@ def echo_once(endpoint: Endpoint, results: Connection) -> None:
     results.send("done")
 
 
-def killed_while_sending(rank: int, endpoint: Endpoint) -> None:
-    """All ranks map the memory and fill it; rank 1 is killed."""
+def killed_while_sending(rank: int, argument: tuple[Endpoint, int]) -> None:
+    """All ranks map the memory and fill it; the one that is named is killed."""
+    endpoint, victim = argument
     transport = endpoint.connect()
     buffer = transport.allocate(1 << 20, np.float32)
     buffer[...] = rank
     for dst in {0, 1, 2} - {rank}:
         transport.send(dst, Message(Tag(0, 0, 0, Phase.PUSH, 0, rank), buffer))
-    if rank == 1:
-        transport.recv(0, TIMEOUT_S)
+    if rank == victim:
+        transport.recv(2, TIMEOUT_S)
         os.kill(os.getpid(), signal.SIGKILL)
-    transport.recv(1, TIMEOUT_S)
-    transport.recv(1, 600.0)
+    transport.recv(victim, TIMEOUT_S)
+    transport.recv(victim, 600.0)
+
+
+def wait_for_ever(rank: int, endpoint: Endpoint) -> None:
+    """All ranks have heard from one another, say so in a line of output, and go on waiting."""
+    transport = endpoint.connect()
+    peers = [peer for peer in range(3) if peer != rank]
+    for peer in peers:
+        transport.send(peer, Message(Tag(0, 0, 0, Phase.PUSH, 0, rank), values(rank, 0)))
+    for peer in peers:
+        transport.recv(peer, TIMEOUT_S)
+    os.write(1, b"ready\n")
+    transport.recv(peers[0], 600.0)
+
+
+def launch_and_wait(transport: str) -> None:
+    """The life of a launcher that is killed."""
+    name_semaphores()
+    context = process_context([], threads_per_rank=1)
+    endpoints = TRANSPORTS[transport](context, 3)
+    run_ranks(context, f"{__name__}:wait_for_ever", endpoints)
 
 
 PARTS = 8

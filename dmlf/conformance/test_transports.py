@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from dmlf.errors import DeadlineExceeded, PeerLost
 from dmlf.protocol import Message, Phase, Tag
 from dmlf.runtime import process_context, run_ranks
 from dmlf.runtime.launch import started_ranks
+from dmlf.runtime.semaphores import named_semaphores
 from dmlf.transport import TRANSPORTS, Transport
 
 TIMEOUT_S = 30.0
@@ -158,23 +161,38 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
-def test_a_killed_peer_ends_the_run_and_nothing_is_left(transport: str) -> None:
-    """Rank 1 is killed in the middle of a conversation, while the others wait for it."""
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_peer_ends_the_run_and_nothing_is_left(transport: str, victim: int) -> None:
+    """A rank is killed in the middle of a conversation, while the others wait for it."""
     context = process_context([], threads_per_rank=1)
 
     def kill_one() -> None:
         endpoints = TRANSPORTS[transport](context, 3)
+        arguments = [(endpoint, victim) for endpoint in endpoints]
         with pytest.raises(PeerLost) as caught:
-            run_ranks(context, f"{PROGRAMS}:killed_while_sending", endpoints)
-        assert caught.value.peer == "rank 1"
+            run_ranks(context, f"{PROGRAMS}:killed_while_sending", arguments)
+        assert caught.value.peer == f"rank {victim}"
 
     kill_one()  # starts the fork server, whose descriptors stay; processes are the fixture's part
-    before = descriptors()
+    gc.collect()
+    before, semaphores = descriptors(), named_semaphores(os.getpid())
     start = time.monotonic()
     kill_one()
     assert time.monotonic() - start < TIMEOUT_S / 2
     gc.collect()
     assert descriptors() <= before
+    assert named_semaphores(os.getpid()) <= semaphores
+
+
+def test_a_killed_launcher_takes_all_with_it(transport: str) -> None:
+    """No process of its keeps its output open, and no semaphore of its is left in /dev/shm."""
+    code = f"from {PROGRAMS} import launch_and_wait; launch_and_wait({transport!r})"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout is not None
+        assert [launcher.stdout.readline() for _ in range(3)] == [b"ready\n"] * 3
+        launcher.kill()
+        launcher.communicate(timeout=TIMEOUT_S)  # until the last process has ended
+    assert named_semaphores(launcher.pid) == set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])

@@ -73,9 +73,11 @@ class Agent:
                     if self._members is not None:
                         watched += self._members.sources()
                     wait(watched, LOOK_S)
-                    for message in self._wire.take():
-                        heard = time.monotonic()
+                    messages = self._wire.take()
+                    for message in messages:
                         self._obey(message)
+                    if messages:  # which may have taken long: what came meanwhile is not yet read
+                        heard = time.monotonic()
                     if self._wish:
                         self._wish = False
                         self._say(words.LEAVING, 0, None)

@@ -153,28 +153,23 @@ class RemoteMembers:
     ) -> None:
         """Begin a generation. notes: by rank."""
         by_rank = sorted((rank, member) for member, rank in action.ranks.items())
-        addresses = [
-            self._workers[member].address if member in self._workers else ["gone", 1]
-            for _, member in by_rank
-        ]
+        addresses = [self._workers[member].address for _, member in by_rank]
         for rank, member in by_rank:
-            if member in self._workers:
-                self._workers[member].wire.tell(
-                    "start",
-                    generation=action.generation,
-                    rank=rank,
-                    world_size=action.world_size,
-                    addresses=addresses,
-                    trust_memory=action.trust_memory,
-                    note=notes.get(rank),
-                    struck=sorted(struck),
-                    saved=saved,
-                )
+            self._workers[member].wire.tell(
+                "start",
+                generation=action.generation,
+                rank=rank,
+                world_size=action.world_size,
+                addresses=addresses,
+                trust_memory=action.trust_memory,
+                note=notes.get(rank),
+                struck=sorted(struck),
+                saved=saved,
+            )
 
     def abort(self, member: int, generation: int) -> None:
         """Tell a member to stop."""
-        if member in self._workers:
-            self._workers[member].wire.tell("abort", generation=generation)
+        self._workers[member].wire.tell("abort", generation=generation)
 
     def kill(self, member: int) -> None:
         """Hang up: a worker that is there ends its rank then. Its links tell generations apart."""
@@ -213,7 +208,7 @@ class RemoteMembers:
         return []
 
     def _refuse(self, wire: Wire, reason: str) -> None:
-        self._refused = f"{wire.name} was refused: {reason}"
+        self._refused = f"{wire.name} at {wire.peer} was refused: {reason}"
         wire.tell("dismissed", refused=reason)
         self._dismissed.append(wire)
 

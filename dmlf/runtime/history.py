@@ -55,7 +55,7 @@ class History:
 
     open: the failure for which the group is being begun anew; None for a change of its members.
     failures_in_a_row: without a step between them. resumed_step: how many steps were done when the
-    generation that runs began to train; None before.
+    generation that runs began to train; None before. ended_s: when the last one was told to stop.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class History:
         self.open: Incident | None = None
         self.failures_in_a_row = 0
         self.resumed_step: int | None = None
-        self._ended_s: float | None = None
+        self.ended_s: float | None = None
         self._left: list[int] = []  # members, since the last start
         self._lost: list[int] = []
 
@@ -89,7 +89,7 @@ class History:
 
     def ended(self, now: float) -> None:
         """The generation is being stopped."""
-        self._ended_s = now
+        self.ended_s = now
 
     def stopped(self, now: float) -> None:
         """Everybody in it has stopped or is gone."""
@@ -108,7 +108,7 @@ class History:
         """The generation `number` begins, with these members."""
         left, lost = tuple(self._left), tuple(self._lost)
         self.generations.append(
-            Generation(number, tuple(workers), tuple(joined), left, lost, self._ended_s)
+            Generation(number, tuple(workers), tuple(joined), left, lost, self.ended_s)
         )
         self._left, self._lost = [], []
 

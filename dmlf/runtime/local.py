@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
@@ -19,6 +18,8 @@ from dmlf.runtime.parcel import send_parcel
 from dmlf.runtime.pulse import Pulse, Reading
 from dmlf.runtime.supervisor import BEAT, GONE, Said
 
+ORDER_S = 10.0
+"""How long a process may take to take an order; most are in its pipe at once."""
 JOIN_S = 120.0
 """How long a process may take to be ready: imports and loading data."""
 
@@ -33,6 +34,8 @@ class _Process:
     inbox: Inbox
     pulse: Pulse
     felt: Reading | None = None
+    given_up: str | None = None
+    """Why it was killed here, of its launcher's own accord."""
 
     def end(self) -> None:
         self.process.end()
@@ -111,7 +114,7 @@ class LocalMembers:
             running = self._members.pop(number)
             said += [Said(number, *words) for words in running.inbox.take()]
             running.end()
-            said.append(Said(number, GONE, 0, running.process.death()))
+            said.append(Said(number, GONE, 0, running.given_up or running.process.death()))
         return said
 
     def spawn(self, action: Spawn | Admit) -> None:
@@ -195,7 +198,14 @@ class LocalMembers:
         return unheard
 
     def order(self, member: int, order: Any) -> None:
-        """Send an order; a member that is gone misses it."""
-        if member in self._members:
-            with suppress(OSError):  # it is gone: its sentinel says so
-                send_parcel(self._members[member].pipe, order)
+        """Send an order. A member that is gone misses it; one that does not take it is killed."""
+        running = self._members.get(member)
+        if running is None or running.given_up is not None:
+            return
+        try:
+            send_parcel(running.pipe, order, ORDER_S)
+        except TimeoutError:
+            running.given_up = f"it took no order for {ORDER_S:g} s and was killed"
+            running.process.kill()
+        except OSError:
+            pass  # it is gone: its sentinel says so

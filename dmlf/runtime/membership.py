@@ -164,6 +164,7 @@ class Membership:
             case Acknowledged():
                 member.wait()
             case Resumed(_, _, step, source):
+                member.resumed = True
                 self._beat(member, step, now)
                 if self.state is State.RUNNING:
                     self._history.resumed(step, source, now)
@@ -191,7 +192,8 @@ class Membership:
         member.step = step
         if member.doing is Doing.RUNNING:
             member.due_s = now + self._limits.stall_s
-        self._history.progressed(step)
+        if member.resumed:  # else the steps may be those of the generation before
+            self._history.progressed(step)
 
     def _arrived(self, number: int, now: float) -> list[Action]:
         """Give the newcomer a place: first those without which the run cannot go on."""
@@ -270,18 +272,29 @@ class Membership:
         self.state, self._deadline, self._settle_by = State.ABORTING, None, None
         self._history.ended(now)
         told = []
-        # For a change there is no hurry: a long step is no reason to kill whose step it is.
-        grace_s = self._limits.grace_s
-        if self._history.open is None:
-            grace_s = max(grace_s, self._limits.stall_s)
         for member in self._roster.all():
             if member.doing is Doing.RUNNING:
-                member.doing, member.due_s = Doing.STOPPING, now + grace_s
+                member.doing, member.due_s = Doing.STOPPING, self._stops_by(member, now)
                 told.append(member.number)
             elif member.doing is Doing.DONE:
                 member.wait()
         actions: list[Action] = [Abort(self.generation, told)] if told else []
         return actions + self._go_on(now)
+
+    def _stops_by(self, member: Member, now: float) -> float:
+        """Until when a member that is told to stop may go on with what it does.
+
+        A long step is no reason to kill whose step it is: its copy of the state may be the last
+        one. So it has the time that it had for its next progress; for a change, as if it had made
+        some now; and no more than the grace where nothing will be mended.
+        """
+        limits = self._limits
+        if self._history.open is None:
+            return now + max(limits.grace_s, limits.stall_s)
+        soonest = now + limits.grace_s
+        if len(self.incidents) > limits.max_restarts:
+            return soonest
+        return max(soonest, member.due_s or soonest)
 
     def _go_on(self, now: float) -> list[Action]:
         """What is due now that something has changed."""
@@ -300,16 +313,20 @@ class Membership:
 
     def _change_is_due(self, inside: Sequence[Member], now: float) -> bool:
         """Whether somebody has come or wants to leave, and the generation can be ended for it."""
+        staying = self._roster.staying()
         ends = any(member.doing is Doing.DONE for member in inside)
         if ends or self._history.resumed_step is None:
+            self._settle_by = None
             return False
-        staying = self._roster.staying()
         coming = any(member.doing is Doing.COMING for member in staying)
-        if any(member.doing is Doing.WAITING for member in staying):
-            if self._settle_by is None:
-                self._settle_by = now + self._limits.settle_s
-            if not coming or now >= self._settle_by:
-                return True
+        if not any(member.doing is Doing.WAITING for member in staying):
+            self._settle_by = None
+        elif not coming:
+            return True
+        elif self._settle_by is None:
+            self._settle_by = now + self._limits.settle_s
+        elif now >= self._settle_by:
+            return True
         if len(staying) == len(self._roster.workers()):
             return False
         # The last one that holds the state stays until another can take it over, if one is coming.
@@ -393,12 +410,14 @@ class Membership:
             if member.doing is Doing.RUNNING:
                 detail = f"no progress since it had done {member.step} steps"
                 error = NoAnswer(f"rank {member.rank}", self._limits.stall_s, detail)
-                return actions + self._incident(member, error, now)
-            member.due_s = None
+                actions += self._incident(member, error, now)
+                continue
             if member.doing is Doing.STOPPING:
                 member.doing = Doing.CONDEMNED
-                error = NoAnswer(f"rank {member.rank}", self._limits.grace_s, "it was to stop")
+                given_s = member.due_s - (self._history.ended_s or 0.0)
+                error = NoAnswer(f"rank {member.rank}", given_s, "it was to stop")
                 actions += self._incident(member, error, now)
+            member.due_s = None
             actions.append(Kill(member.number))
         if self.state is State.RUNNING:
             return actions + self._go_on(now)

@@ -7,13 +7,17 @@ descriptors follow over the same Unix socket.
 
 from __future__ import annotations
 
+import array
+import select
 import socket
-from collections.abc import Sequence
+import struct
+import time
 from multiprocessing import context, reduction
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
 _AT_ONCE = 200  # the kernel passes 253 descriptors in one message
+_LENGTH = struct.Struct("!i")  # before what Connection.recv receives
 
 
 class _Carried:
@@ -43,10 +47,11 @@ class _Parcel:
         return len(self.descriptors) - 1
 
 
-def send_parcel(connection: Connection, content: Any) -> None:
+def send_parcel(connection: Connection, content: Any, timeout_s: float) -> None:
     """Send `content` over a duplex pipe to a process that calls `receive_parcel`.
 
-    Raises OSError when the process is gone. What `content` holds must stay open until it came.
+    What `content` holds must stay open until it came. Raises OSError when the process is gone, and
+    TimeoutError when it has not taken all of it in time: then nothing can be sent to it any more.
     """
     parcel = _Parcel()
     context.set_spawning_popen(cast(Any, parcel))
@@ -54,10 +59,12 @@ def send_parcel(connection: Connection, content: Any) -> None:
         data = bytes(reduction.ForkingPickler.dumps(content))
     finally:
         context.set_spawning_popen(None)
-    connection.send((len(parcel.descriptors), data))
+    letter = bytes(reduction.ForkingPickler.dumps((len(parcel.descriptors), data)))
+    deadline = time.monotonic() + timeout_s
     with _as_socket(connection) as link:
+        _send(link, _LENGTH.pack(len(letter)) + letter, [], deadline)
         for start in range(0, len(parcel.descriptors), _AT_ONCE):
-            _pass(link, parcel.descriptors[start : start + _AT_ONCE])
+            _send(link, b"\0", parcel.descriptors[start : start + _AT_ONCE], deadline)
 
 
 def receive_parcel(connection: Connection) -> Any:
@@ -76,8 +83,24 @@ def receive_parcel(connection: Connection) -> Any:
         _opened.clear()
 
 
-def _pass(link: socket.socket, descriptors: Sequence[int]) -> None:
-    socket.send_fds(link, [b"\0"], list(descriptors))
+def _send(link: socket.socket, content: bytes, descriptors: list[int], deadline: float) -> None:
+    """Send all of `content`, the descriptors with its first byte, as fast as it is taken."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    left, ancillary = memoryview(content), rights if descriptors else []
+    while left:
+        try:
+            left = left[link.sendmsg([left], ancillary, socket.MSG_DONTWAIT) :]
+            ancillary = []
+        except BlockingIOError:
+            if not _is_taken(link, deadline - time.monotonic()):
+                raise TimeoutError("an order was not taken in time") from None
+
+
+def _is_taken(link: socket.socket, timeout_s: float) -> bool:
+    """Whether there is room again within that time."""
+    poll = select.poll()
+    poll.register(link, select.POLLOUT)
+    return bool(poll.poll(max(0.0, timeout_s) * 1000))
 
 
 def _as_socket(connection: Connection) -> socket.socket:

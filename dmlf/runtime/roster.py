@@ -23,7 +23,7 @@ class Member:
 
     rank: in the generation it was in last, or else the place that it is meant to take.
     due_s: when it must have done what it does. inside: whether it was in the last generation.
-    leaving: whether it wants to.
+    leaving: whether it wants to. resumed: whether it trains in the generation that it was in last.
     """
 
     number: int
@@ -33,6 +33,7 @@ class Member:
     doing: Doing = Doing.COMING
     inside: bool = False
     leaving: bool = False
+    resumed: bool = False
     step: int = 0
 
     def wait(self) -> None:
@@ -111,6 +112,6 @@ class Roster:
         order = [*workers, *(servers[server] for server in sorted(servers))]
         for rank, member in enumerate(order):
             member.rank, member.inside, member.doing = rank, True, Doing.RUNNING
-            member.due_s = due_s
+            member.resumed, member.due_s = False, due_s
         self._world_size = len(workers)
         return [member.number for member in order]

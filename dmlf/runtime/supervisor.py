@@ -49,7 +49,8 @@ ARRIVED, BEAT, GONE = "arrived", "beat", "gone"
 class RestartPolicy:
     """How often a group may be begun anew after a failure, and with how many workers it may go on.
 
-    Who has not stopped `grace_s` after it was told to is killed: it may hang, or be stopped.
+    Who has not stopped `grace_s` after it was told to, and has made no progress for as long as any
+    rank may, is killed: it hangs, or is stopped.
     min_workers, max_workers: None for a fixed size. backoff_s: how long to wait after a second
     failure in a row; doubled after each further one. Raises ConfigError.
     """

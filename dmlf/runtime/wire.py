@@ -37,6 +37,11 @@ class Wire:
         """How the other end is called."""
         return self._name
 
+    @property
+    def peer(self) -> str:
+        """Its address."""
+        return self._channel.peer
+
     def send(self, kind: str, **values: Any) -> None:
         """Send a message. Raises TransportError."""
         text = json.dumps({"kind": kind, **values}, allow_nan=False)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import select
+import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -33,6 +34,7 @@ from dmlf.transport.registry import register_transport
 
 Wire = tuple[tuple[Any, ...], str, bytes]
 _BYTES = ""
+_closing = threading.Lock()  # within one process both ranks of a link close the same queue
 
 
 def encode(message: Message) -> Wire:
@@ -78,7 +80,7 @@ class _Reader:
     def close(self) -> None:
         """Let go of the pipe."""
         self._pipe.close()
-        self._link.close()
+        _close(self._link)
 
 
 class QueueTransport:
@@ -117,7 +119,7 @@ class QueueTransport:
         """
         deadline = time.monotonic() + CLOSE_S
         for link in self._outgoing.values():
-            link.close()
+            _close(link)
         late = [dst for dst, link in self._outgoing.items() if not _is_written(link, deadline)]
         for reader in self._readers.values():
             reader.close()
@@ -128,7 +130,7 @@ class QueueTransport:
         """Close; what the feeder threads have not written is lost."""
         for link in self._outgoing.values():
             link.cancel_join_thread()
-            link.close()
+            _close(link)
         for reader in self._readers.values():
             reader.close()
 
@@ -142,6 +144,19 @@ def _is_written(link: Queue[Wire], deadline: float) -> bool:
             link.cancel_join_thread()
             return False
     return True
+
+
+def _close(link: Queue[Wire]) -> None:
+    """Close the queue, and the pipe where no feeder does: nothing was put into it by this process.
+
+    Else its descriptors stay until the queue, which refers to itself, is collected as garbage.
+    """
+    link.close()
+    own = vars(link)
+    with _closing:
+        if own["_thread"] is None:
+            own["_reader"].close()
+            own["_writer"].close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ def text_damage(old: str, new: str) -> Callable[[Path], None]:
     [
         (text_damage('"launch_s": 0.8', '"launch_s": NaN'), "NaN"),
         (text_damage('"launch_s": 0.8', '"launch_s": 1e999'), "finite"),
+        (text_damage('"learning_rate": 0.1', f'"learning_rate": 1{"0" * 400}'), "learning_rate"),
         (text_damage('"launch_s"', '"total_s": 1, "launch_s"'), "twice"),
         (text_damage('"launch_s": 0.8', '"launch_s": -1'), "launch_s"),
         (text_damage('"schema_version": 1', '"schema_version": 9'), "schema_version"),

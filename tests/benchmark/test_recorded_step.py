@@ -66,6 +66,7 @@ def change(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
         lambda d: d["traceEvents"].append(None),
         lambda d: d["traceEvents"].append({"ph": "X"}),
         lambda d: d["traceEvents"][5].update(ts="now"),
+        lambda d: d["traceEvents"][5].update(ts=10**400),
         lambda d: d["traceEvents"][5].update(dur=-1.0),
         lambda d: d["traceEvents"][5].update(pid=77),
         lambda d: d["traceEvents"][0]["args"].update(name="<script>"),

@@ -116,6 +116,10 @@ BROKEN: list[tuple[Callable[[Metrics], object], str]] = [
     (configuration_without_key, "config"),
     (lambda m: m["config"].update(world_size=0), "config"),
     (lambda m: m["config"].update(unknown=0), "config"),
+    (lambda m: m["config"].update(learning_rate=10**400), "config"),
+    (lambda m: m["config"].update(task_options={"noise": 10**400}), "config"),
+    (lambda m: m.update(throughput_samples_per_s=10**400), "throughput_samples_per_s"),
+    (lambda m: m["timing"].update(launch_s=10**400), "timing.launch_s"),
     (lambda m: m["config"].update(task_options=5), "config"),
     (claims_equal_replicas, "correctness.replicas_identical"),
     (

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dmlf.errors import ConfigError, NonFiniteGradient, PeerLost
+from dmlf.errors import ConfigError, NoAnswer, NonFiniteGradient, PeerLost
 from dmlf.runtime import member as words
 from dmlf.runtime.agent import Agent
-from dmlf.runtime.coordinator import PURPOSE, Secret
+from dmlf.runtime.coordinator import PURPOSE, SILENCE_S, Secret
 from dmlf.runtime.local import LocalMembers
 from dmlf.runtime.member import StartOrder
 from dmlf.runtime.supervisor import BEAT, GONE, Said
@@ -61,6 +62,7 @@ class Desk:
     def __init__(self) -> None:
         listener = listen("127.0.0.1", 0, SECRET.key)
         self.rank = Rank()
+        self.prepares: Callable[[], object] = lambda: None
         self.pool = ThreadPoolExecutor(1)
         acceptor = Acceptor(listener, SECRET.key, PURPOSE)
         self.run = self.pool.submit(self.work, listener.address)
@@ -75,6 +77,7 @@ class Desk:
         def prepare(job: Any, leaves: bool) -> LocalMembers:
             if job == "too much":
                 raise ConfigError("job", job, "less")
+            self.prepares()
             return self.rank
 
         return Agent(address, SECRET, None, prepare, TIMEOUT_S).run("sources")
@@ -193,3 +196,25 @@ def test_a_lost_coordinator_ends_the_worker(desk: Desk) -> None:
     with pytest.raises(PeerLost, match="the coordinator"):
         desk.run.result(TIMEOUT_S)
     assert desk.rank.ended
+
+
+def test_the_coordinator_is_silent_only_for_who_listens(
+    monkeypatch: pytest.MonkeyPatch, desk: Desk
+) -> None:
+    """To start a process may take longer than the coordinator may be silent: it is not heard."""
+    now = [time.monotonic()]
+    monkeypatch.setattr("dmlf.runtime.agent.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def pass_by() -> None:
+        now[0] += 2 * SILENCE_S
+
+    desk.prepares = pass_by
+    desk.place()
+    desk.hear(words.JOINED)
+    desk.rank.say(BEAT, 1)
+    desk.hear(BEAT)
+    assert not desk.run.done()
+    pass_by()
+    with pytest.raises(NoAnswer) as caught:
+        desk.run.result(TIMEOUT_S)
+    assert (caught.value.peer, caught.value.timeout_s) == ("the coordinator", SILENCE_S)

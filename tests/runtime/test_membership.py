@@ -146,14 +146,33 @@ def test_who_was_done_does_it_again_with_the_others() -> None:
 
 def test_who_does_not_stop_in_time_is_killed_and_replaced() -> None:
     group = running()
-    assert group.handle(Failed(1, 0, DeadlineExceeded(1, 2, 3.0)), 4.0) == [Abort(0, [0, 2])]
-    group.handle(Acknowledged(0, 0), 4.1)
-    assert group.deadline == 4.0 + GRACE_S
-    assert group.handle(Tick(), 13.9) == []
-    assert group.handle(Tick(), 14.0) == [Kill(2)]
-    assert group.handle(Acknowledged(2, 0), 14.0) == []  # too late: nobody waits for two of one
-    assert group.handle(Died(2, KILLED), 14.1) == [Spawn(3, None, 2)]
+    assert group.handle(Failed(1, 0, DeadlineExceeded(1, 2, 3.0)), 25.0) == [Abort(0, [0, 2])]
+    group.handle(Acknowledged(0, 0), 25.1)
+    assert group.deadline == 25.0 + GRACE_S
+    assert group.handle(Tick(), 34.9) == []
+    assert group.handle(Tick(), 35.0) == [Kill(2)]
+    assert group.handle(Acknowledged(2, 0), 35.0) == []  # too late: nobody waits for two of one
+    assert group.handle(Died(2, KILLED), 35.1) == [Spawn(3, None, 2)]
     assert group.incidents[0].lost == [2]
+
+
+def test_who_is_in_a_long_step_as_another_fails_has_the_time_of_its_step() -> None:
+    """Its copy of the state may be the last one."""
+    group = running()
+    group.handle(Progressed(0, 0, 7), 4.0)
+    assert group.handle(Died(1, KILLED), 5.0) == [Abort(0, [0, 2])]
+    group.handle(Acknowledged(2, 0), 5.1)
+    group.handle(Progressed(0, 0, 8), 6.0)  # nothing that it does now gives it more
+    assert group.deadline == 4.0 + STALL_S
+    assert group.handle(Tick(), 33.9) == []
+    assert group.handle(Acknowledged(0, 0), 33.9) == [Spawn(3, None, 1)]
+
+
+def test_where_nothing_is_mended_nobody_is_waited_for_longer_than_the_grace() -> None:
+    group = running(2, max_restarts=0)
+    group.handle(Died(1, KILLED), 5.0)
+    assert group.deadline == 5.0 + GRACE_S
+    assert group.handle(Tick(), 5.0 + GRACE_S) == [Kill(0)]
 
 
 def test_who_makes_no_progress_is_stopped_and_killed() -> None:
@@ -173,6 +192,15 @@ def test_who_makes_no_progress_is_stopped_and_killed() -> None:
     for member in (0, 1):
         in_time.handle(Done(member, 0), 5.0)
     assert in_time.deadline is None
+
+
+def test_one_look_sees_all_who_are_late() -> None:
+    group = elastic(2, most=3)
+    group.handle(Wanted(1), 0.0)
+    for member in (0, 1):
+        group.handle(Progressed(member, 0, 3), JOIN_S - STALL_S)
+    assert group.deadline == JOIN_S
+    assert group.handle(Tick(), JOIN_S) == [Abort(0, [0, 1]), Kill(2)]
 
 
 def test_who_does_not_join_in_time_is_killed() -> None:
@@ -270,6 +298,22 @@ def test_a_step_between_two_failures_ends_the_backing_off() -> None:
         assert group.state is State.RUNNING
 
 
+def test_a_beat_of_the_generation_before_is_no_step_between_two_failures() -> None:
+    """A pulse is read after the next generation has begun, and says what it said before."""
+    group = running(2, max_restarts=9)
+    group.handle(Resumed(1, 0, 0, "the start"), 1.0)
+    group.handle(Progressed(1, 0, 80), 1.0)
+    group.handle(Died(0, KILLED), 2.0)
+    group.handle(Acknowledged(1, 0), 2.0)
+    group.handle(Joined(2), 3.0)
+    group.handle(Resumed(2, 1, 50, "a checkpoint"), 4.0)
+    group.handle(Progressed(1, 1, 80), 4.5)
+    assert group.deadline == 4.0 + STALL_S  # it gets on all the same
+    group.handle(Died(2, KILLED), 5.0)
+    group.handle(Acknowledged(1, 1), 5.0)
+    assert group.state is State.BACKING_OFF
+
+
 # Workers that come and go.
 
 
@@ -309,7 +353,9 @@ def test_a_worker_that_stops_for_long_is_given_time_in_a_change() -> None:
     stop_all(group, [0, 1], 1.0)
     assert group.handle(Tick(), 1.0 + GRACE_S) == []
     assert group.handle(Tick(), 1.0 + STALL_S) == [Kill(2)]
-    assert len(group.incidents) == 1  # and that it had to be killed is a failure
+    (incident,) = group.incidents  # and that it had to be killed is a failure
+    assert isinstance(incident.cause, NoAnswer)
+    assert incident.cause.timeout_s == STALL_S
     assert group.handle(Died(2, KILLED), 32.0) == [Dismiss(0, None), Spawn(3, None, 0)]
 
 
@@ -334,6 +380,26 @@ def test_workers_join_once_they_are_ready_and_never_too_many() -> None:
     assert stop_all(group, [0, 1, 2], 2.0) == [Start(1, 4, {0: 0, 1: 1, 2: 2, 4: 3}, True)]
     assert group.handle(Joined(3), 3.0) == []  # not before the last change has led to something
     assert group.handle(Resumed(0, 1, 5, "memory"), 3.0) == [Abort(1, [0, 1, 2, 4])]
+
+
+def test_a_newcomer_that_dies_while_it_waits_for_another_leaves_no_deadline() -> None:
+    group = elastic(3, most=5)
+    group.handle(Wanted(2), 1.0)
+    group.handle(Joined(3), 2.0)
+    assert group.deadline == 2.0 + SETTLE_S
+    group.handle(Died(3, KILLED), 3.0)
+    group.handle(Died(4, KILLED), 3.0)
+    now = 2.0 + SETTLE_S
+    assert group.handle(Tick(), now) == []
+    assert group.deadline is not None
+    assert group.deadline > now
+    # Another one is waited with as long as the first one was.
+    group.handle(Wanted(2), now)
+    group.handle(Joined(5), 10.0)
+    assert group.deadline == 10.0 + SETTLE_S
+    group.handle(Done(0, 0), 11.0)  # nobody joins any more
+    group.handle(Tick(), 10.0 + SETTLE_S)
+    assert group.deadline > 10.0 + SETTLE_S
 
 
 def test_a_newcomer_that_dies_or_cannot_begin_is_no_failure_of_the_group() -> None:
@@ -524,6 +590,8 @@ class World:
 
     def tell(self, event: Event) -> None:
         self.do(self.group.handle(event, self.now))
+        if isinstance(event, Tick) and self.ended is None and self.group.deadline is not None:
+            assert self.group.deadline > self.now, "it is woken again and again"
 
     def die(self, member: int) -> None:
         self.forget(member)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import threading
 import time
@@ -18,7 +19,7 @@ from dmlf.runtime.events import Spawn, Start
 from dmlf.runtime.inbox import Inbox
 from dmlf.runtime.local import LocalMembers
 from dmlf.runtime.member import FAILED, FIRED, JOINED, Line, StartOrder
-from dmlf.runtime.supervisor import RestartPolicy, Said, Supervisor
+from dmlf.runtime.supervisor import GONE, RestartPolicy, Said, Supervisor
 
 TIMEOUT_S = 60.0
 
@@ -68,6 +69,39 @@ def test_a_rank_that_hangs_in_the_middle_of_a_message_holds_up_nobody() -> None:
     with pytest.raises(NoAnswer, match="rank 0 did not answer within 1 s"):
         supervisor.run()
     assert time.monotonic() - begun < TIMEOUT_S / 2
+
+
+class Stopped(Struck):
+    """A program whose process stops as if by SIGSTOP, and takes no orders."""
+
+    def run(self, order: StartOrder, line: Line) -> None:
+        """Tell, and stop."""
+        line.fired(3)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_who_takes_no_orders_is_killed_and_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dmlf.runtime.local.ORDER_S", 0.2)
+    members = LocalMembers(
+        process_context([], 1), f"{__name__}:Stopped", None, lambda start: [None]
+    )
+    members.spawn(Spawn(0, None, 0))
+    heard: list[Said] = []
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        members.start(Start(0, 1, {0: 0}, True), {}, frozenset())
+        while FIRED not in [said.kind for said in heard]:
+            assert time.monotonic() < deadline
+            heard += members.wait(TIMEOUT_S)
+        members.order(0, b"x" * (1 << 20))  # more than its pipe holds
+        while GONE not in [said.kind for said in heard]:
+            assert time.monotonic() < deadline
+            heard += members.wait(TIMEOUT_S)
+    finally:
+        members.close(None)
+    assert heard[-1].value == "it took no order for 0.2 s and was killed"
 
 
 class Scripted(LocalMembers):

@@ -60,6 +60,22 @@ def slow_means(config: RunConfig) -> NumpyTask:
     )
 
 
+def counts_descriptors(config: RunConfig) -> NumpyTask:
+    """As `two_means`; the processes write how many descriptors they have, in each step."""
+
+    def counting_loss(parameters, inputs, targets):
+        with Path(str(config.task_options["folder"]), str(os.getpid())).open("a") as file:
+            file.write(f"{len(os.listdir('/proc/self/fd'))}\n")
+        return _mean_loss(parameters, inputs, targets)
+
+    return NumpyTask(
+        name="counts_descriptors",
+        load=_data,
+        initial_parameters=lambda: {"mean": np.ones(2, np.float32)},
+        loss_and_gradients=counting_loss,
+    )
+
+
 def broken_loss(config: RunConfig) -> NumpyTask:
     return NumpyTask(
         name="broken_loss",

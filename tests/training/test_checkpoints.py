@@ -216,10 +216,10 @@ ARGUMENTS = [
 ]
 
 
-def as_config(max_steps: int) -> RunConfig:
+def as_config(max_steps: int, algorithm: str, transport: str) -> RunConfig:
     return RunConfig(
         task="synthetic", task_options={"num_samples": 256}, num_shards=4, global_batch_size=32,
-        algorithm="ring", transport="shm", world_size=2, epochs=100_000, max_steps=max_steps,
+        algorithm=algorithm, transport=transport, world_size=2, epochs=100_000, max_steps=max_steps,
     )  # fmt: skip
 
 
@@ -228,16 +228,30 @@ def newest_step(folder: Path) -> int:
     return max((order[0] for order in orders if order is not None), default=0)
 
 
-@pytest.mark.parametrize("max_restarts", ["0", "2"])
+@pytest.mark.parametrize(
+    ("algorithm", "transport", "max_restarts"),
+    [  # every pair of values
+        ("ring", "shm", "0"),
+        ("ring", "tcp", "2"),
+        ("parameter_server", "shm", "2"),
+        ("parameter_server", "tcp", "0"),
+    ],
+)
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
 def test_a_signal_to_the_launcher_costs_nothing(
-    number: signal.Signals, code: int, max_restarts: str, tmp_path: Path
+    number: signal.Signals,
+    code: int,
+    algorithm: str,
+    transport: str,
+    max_restarts: str,
+    tmp_path: Path,
 ) -> None:
     """SIGKILL loses the steps since the last checkpoint, the others none; both go on exactly."""
     command = [sys.executable, "-m", "dmlf", *ARGUMENTS, "--checkpoint-dir", str(tmp_path)]
     command += ["--checkpoint-every", "20", "--max-restarts", max_restarts]
+    command += ["--algorithm", algorithm, "--transport", transport]
     launcher = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + DEADLINE_S
     while newest_step(tmp_path) < 40:
@@ -249,9 +263,11 @@ def test_a_signal_to_the_launcher_costs_nothing(
     done = newest_step(tmp_path)
     if number != signal.SIGKILL:
         assert f"stopped by signal {int(number)} after {done} steps" in said
-    result = train(as_config(done + 7), checkpoint=plan(tmp_path, resume=True))
+    goes_on = as_config(done + 7, algorithm, transport)
+    result = train(goes_on, checkpoint=plan(tmp_path, resume=True))
     assert result.ranks[0].first_step == done
-    assert result.final_state().sha256() == final_state(train_in_threads(as_config(done + 7)))
+    whole = train_in_threads(replace(goes_on, transport="queue"))
+    assert result.final_state().sha256() == final_state(whole)
 
 
 def test_a_writer_that_is_refused_ends_the_run(tmp_path: Path) -> None:

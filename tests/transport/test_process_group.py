@@ -215,8 +215,9 @@ def test_a_killed_rank_ends_the_run_and_leaves_nothing() -> None:
 
     def run_and_kill() -> None:
         context = process_context([], 1)
+        arguments = [(endpoint, 1) for endpoint in create_endpoints(context, 3)]
         with pytest.raises(PeerLost) as caught:
-            run_ranks(context, f"{PROGRAMS}:killed_while_sending", create_endpoints(context, 3))
+            run_ranks(context, f"{PROGRAMS}:killed_while_sending", arguments)
         assert caught.value.peer == "rank 1"
         assert "SIGKILL" in caught.value.detail
 

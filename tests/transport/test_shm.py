@@ -299,8 +299,9 @@ def test_endpoints_travel_to_processes_however_they_start(method: str) -> None:
 
 
 def killed(endpoints: list[object]) -> None:
+    arguments = [(endpoint, 1) for endpoint in endpoints]
     with pytest.raises(PeerLost):
-        run_ranks(process_context([], 1), f"{PROGRAMS}:killed_while_sending", endpoints)
+        run_ranks(process_context([], 1), f"{PROGRAMS}:killed_while_sending", arguments)
 
 
 def finished(endpoints: list[object]) -> None:

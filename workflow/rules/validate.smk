@@ -2,7 +2,6 @@
 # workflow with one line that names the key, the value and what is allowed.
 import difflib
 import json
-import math
 import re
 import sys
 
@@ -62,7 +61,7 @@ def numbers_from_text(value, schema):
     if isinstance(value, list):
         return [numbers_from_text(item, schema.get("items", {})) for item in value]
     if isinstance(value, str):
-        if schema.get("type") == "integer" and re.fullmatch(r"-?\d+", value):
+        if schema.get("type") == "integer" and re.fullmatch(r"-?\d{1,400}", value):
             return int(value)
         if schema.get("type") == "number" and re.fullmatch(
             r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value
@@ -80,7 +79,7 @@ def refuse_unless_valid(value, schema):
         "number",
         lambda _, value: isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and math.isfinite(value),
+        and abs(value) <= sys.float_info.max,  # also of an integer, which may be of any size
     )
     error = best_match(
         validators.extend(Draft202012Validator, type_checker=strict)(schema).iter_errors(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -142,5 +141,5 @@ def _integer(key: str, value: object, low: int, high: int) -> None:
 
 def _seconds(key: str, value: object, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
+    if not number or not low <= value <= high:  # type: ignore[operator]
         raise ConfigError(key, value, f"seconds from {low:g} to {high:g}")

@@ -13,13 +13,15 @@ from importlib import resources
 from typing import Any
 
 from dmlf import env
-from dmlf.benchmark.faults.left import resident_bytes, traces
+from dmlf.benchmark.faults.bounds import too_late
+from dmlf.benchmark.faults.left import drafts, resident_bytes, traces
 from dmlf.benchmark.faults.plans import EVERY_STEPS, PlannedRun, Request
 from dmlf.config import RunConfig
 from dmlf.errors import DependencyMissing, DmlfError, MetricsError, RunInterrupted
 from dmlf.runtime.launch import signals
 from dmlf.runtime.measuring_lock import measuring_lock
 from dmlf.runtime.scratch import scratch_folder
+from dmlf.runtime.semaphores import name_semaphores
 from dmlf.runtime.supervisor import RestartPolicy
 from dmlf.training.checkpoints import CheckpointPlan
 from dmlf.training.result import RunResult
@@ -62,6 +64,7 @@ class Campaign:
                 if planned.ends == type(error).__name__:
                     plan = CheckpointPlan(str(folder), EVERY_STEPS, resume=True)
                     result, refused = _resumed(planned.config, plan)
+            unfinished = drafts(str(folder))
         final = None if result is None else result.final_state().sha256()
         recoveries = [] if result is None or ended is not None else list(result.recoveries)
         problem = _problem(planned, struck, ended, recoveries, final == expected)
@@ -70,7 +73,7 @@ class Campaign:
         gc.collect()
         after = traces()
         self.resident_bytes.append(resident_bytes())
-        if problem is None and (more := after.more_than(before)):
+        if problem is None and (more := unfinished or after.more_than(before)):
             problem = f"left behind: {more}"
         return {
             "number": planned.number,
@@ -136,7 +139,7 @@ def _problem(
         return "the fault had no consequence, so it was not seen"
     if not equal:
         return "the final state is not that of the undisturbed run"
-    return None
+    return too_late(planned.faults, struck, recoveries, planned.config.timeout_s, POLICY.grace_s)
 
 
 def run_campaign(
@@ -153,6 +156,7 @@ def run_campaign(
     host-wide measuring lock meanwhile: what is timed here should not be disturbed either.
     Raises MetricsError if the content does not fit its schema, which would be a bug.
     """
+    name_semaphores()
     campaign, runs = Campaign(), []
     with measuring_lock() if exclusive else nullcontext(), signals(None):
         started_at = datetime.now(UTC)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dmlf.config import RunConfig
 from dmlf.protocol import registry
-from dmlf.runtime.faults import OF_FRAMES, OF_MEMBERSHIP, FaultKind, FaultSpec
+from dmlf.runtime.faults import OF_FRAMES, OF_MEMBERSHIP, OF_MESSAGES, FaultKind, FaultSpec
 
 STEPS = 10
 EVERY_STEPS = 2
@@ -18,7 +18,9 @@ _ENDS = {
     FaultKind.DISK_FULL: "CheckpointWriteError",
 }
 """Kinds that no restart can mend, and the error that such a run must end with."""
-_SECOND = 0.25  # of the runs with a kill: how many get another one while they recover
+_SECOND = 0.25  # of the runs that recover: how many are broken again meanwhile
+_IN_RECOVERY = (FaultKind.KILL, FaultKind.STOP, *OF_MESSAGES)
+"""Kinds that a recovery can meet: of a process or of a message. The others come in a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,26 +137,33 @@ def _plan(
     )
     ends = _ENDS.get(kind)
     saves = ends is not None or choices.random() < 0.5
-    faults = [_fault(kind, config, servers, choices)]
-    if kind is FaultKind.KILL and choices.random() < _SECOND:
-        rank = choices.randrange(config.world_size + servers)
-        phase = choices.choice(("handshake", "state_agreement"))
-        faults.append(FaultSpec(FaultKind.KILL, rank, 0, phase, generation=1))
+    first = _fault(kind, config, servers, choices)
+    planned = PlannedRun(number, config, (first,), saves, ends)
     if kind is FaultKind.FLIP and config.world_size > 2:
-        faults = _flip_and_kill(faults[0].rank, config)
-    return PlannedRun(number, config, tuple(faults), saves, ends)
+        return replace(planned, faults=_flip_and_kill(first.rank, config))
+    if not planned.recovers or choices.random() >= _SECOND:
+        return planned
+    return replace(planned, faults=(first, _second(config, servers, choices)))
 
 
-def _flip_and_kill(rank: int, config: RunConfig) -> list[FaultSpec]:
+def _second(config: RunConfig, servers: int, choices: random.Random) -> FaultSpec:
+    """A fault in the first recovery, at one of the agreements in which every rank sends."""
+    kinds = [k for k in _IN_RECOVERY if _makes_sense(k, config.algorithm, config.transport)]
+    rank = choices.randrange(config.world_size + servers)
+    phase = choices.choice(("handshake", "state_agreement"))
+    return FaultSpec(choices.choice(kinds), rank, 0, phase, generation=1)
+
+
+def _flip_and_kill(rank: int, config: RunConfig) -> tuple[FaultSpec, FaultSpec]:
     """A flip, and another rank that dies before replicas are compared, as they are after 8 steps.
 
     Whoever commits step 7 has every other rank's gradient of it. So both survivors have done step 6
     and not step 7, one of them to other bits: what the recovery would spread must be compared.
     """
-    return [
+    return (
         FaultSpec(FaultKind.FLIP, rank, 6),
         FaultSpec(FaultKind.KILL, (rank + 1) % config.world_size, 7, "commit", 0),
-    ]
+    )
 
 
 def _fault(kind: FaultKind, config: RunConfig, servers: int, choices: random.Random) -> FaultSpec:

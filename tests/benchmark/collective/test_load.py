@@ -29,6 +29,7 @@ BROKEN: list[tuple[Callable[[Record], object], str]] = [
     (lambda r: r["cells"][2].update(more=1), "cells.2"),
     (lambda r: r["config"].update(seed=1), "provenance.config_sha256"),
     (lambda r: r["config"].update(rounds=0), "config"),
+    (lambda r: r["config"].update(round_s=10**400), "config"),
     (lambda r: r["config"].pop("seed"), "config"),
     (lambda r: r["config"].update(colour="red"), "config"),
     (lambda r: r["config"].update(strategies=5), "config"),

@@ -10,16 +10,19 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dmlf.benchmark.faults.campaign import Campaign, run_campaign, validate
+from dmlf.benchmark.faults.left import traces
 from dmlf.benchmark.faults.plans import PlannedRun, Request, plan_runs
 from dmlf.cli import main
 from dmlf.errors import MetricsError
-from dmlf.runtime.faults import OF_MEMBERSHIP, FaultKind, parse_fault
+from dmlf.runtime.faults import OF_FRAMES, OF_MEMBERSHIP, FaultKind, parse_fault
+from dmlf.runtime.semaphores import named_semaphores
 from dmlf.training.run import train
 
 ALGORITHMS, TRANSPORTS = ("ring", "parameter_server", "tree"), ("queue", "shm", "tcp")
@@ -76,10 +79,22 @@ def test_a_flip_that_two_survivors_could_spread_is_followed_by_a_kill() -> None:
     assert {run.config.world_size for run in flips} == {2, 3}
     for run in flips:
         flip, *kills = run.faults
-        assert len(kills) == (run.config.world_size == 3)
-        for kill in kills:
+        if run.config.world_size == 3:
+            (kill,) = kills
             assert (flip.step, kill.step, kill.phase) == (6, 7, "commit")
             assert kill.rank != flip.rank
+
+
+def test_recoveries_meet_faults_of_every_kind_that_they_can() -> None:
+    runs = [run for run in plan_runs(request(400, 1)) if run.faults[-1].generation]
+    in_step = {FaultKind.DELAY, FaultKind.FLIP, FaultKind.NAN, FaultKind.RAISE, FaultKind.DISK_FULL}
+    assert {run.faults[1].kind for run in runs} == set(FaultKind) - in_step - set(OF_MEMBERSHIP)
+    assert len({run.faults[0].kind for run in runs}) > 5
+    for run in runs:
+        second = run.faults[1]
+        assert run.recovers
+        assert (second.generation, second.step) == (1, 0)
+        assert second.kind not in OF_FRAMES or run.config.transport == "tcp"
 
 
 def test_a_campaign_passes_and_its_file_is_checked() -> None:
@@ -119,6 +134,19 @@ def test_a_run_that_is_not_as_planned_fails(run: PlannedRun, problem: str) -> No
     assert problem in entry["problem"]
 
 
+def test_a_fault_that_is_seen_too_late_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*arguments: object, struck: dict[int, float] | None = None, **named: Any) -> object:
+        result = train(*arguments, struck=struck, **named)  # type: ignore[arg-type]
+        for number in struck or {}:
+            struck[number] -= 5.0
+        return result
+
+    monkeypatch.setattr("dmlf.benchmark.faults.campaign.train", late)
+    problem = Campaign().run(planned())["problem"]
+    assert problem.startswith("kill:rank=1,step=4 was seen after 5.")
+    assert problem.endswith("not within 2 s")
+
+
 def test_another_final_state_fails() -> None:
     campaign, run = Campaign(), planned()
     campaign._expected[run.config.sha256()] = "0" * 64
@@ -141,18 +169,44 @@ def test_what_a_run_leaves_behind_fails_it(monkeypatch: pytest.MonkeyPatch) -> N
     def careless(*arguments: object, **named: object) -> object:
         held.append(os.open("/dev/null", os.O_RDONLY))
         held.append(subprocess.Popen(["sleep", "60"]))
+        lock = get_context("spawn").Lock()
+        held.append(lock)
         return train(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr("dmlf.benchmark.faults.campaign.train", careless)
     descriptor: Any
+    before = named_semaphores(os.getpid())
     try:
         problem = campaign.run(run)["problem"]
     finally:
-        descriptor, process = held
+        descriptor, process, _ = held
         os.close(descriptor)
         process.kill()
         process.wait()
-    assert problem == f"left behind: 1 descriptors; processes {process.pid}"
+    (name,) = named_semaphores(os.getpid()) - before
+    assert problem == f"left behind: 1 descriptors; processes {process.pid}; semaphores {name}"
+
+
+def test_a_process_whose_parent_has_ended_is_left_behind_too() -> None:
+    before = traces()
+    orphan = int(subprocess.check_output(["sh", "-c", "sleep 60 >&- & echo $!"]))
+    try:
+        assert traces().more_than(before) == f"processes {orphan}"
+    finally:
+        os.kill(orphan, signal.SIGKILL)
+
+
+def test_a_draft_of_a_checkpoint_that_is_left_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(*arguments: object, checkpoint: Any, **named: object) -> object:
+        Path(checkpoint.folder, ".step-0000000099.0123456789abcdef.tmp").mkdir()
+        return train(*arguments, checkpoint=None, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dmlf.benchmark.faults.campaign.train", careless)
+    run = planned()
+    campaign = Campaign()
+    campaign._expected[run.config.sha256()] = train(run.config).final_state().sha256()
+    entry = campaign.run(replace(run, saves=True))
+    assert entry["problem"] == "left behind: drafts .step-0000000099.0123456789abcdef.tmp"
 
 
 def test_a_campaign_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
@@ -173,6 +227,16 @@ def test_a_campaign_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
         assert campaign.returncode == 128 + signal.SIGTERM
         assert list(Path(scratch).glob("dmlf-*")) == []
     assert not output.exists()
+
+
+def test_a_campaign_leaves_no_temporary_file(tmp_path: Path) -> None:
+    """Neither folders of checkpoints nor those of multiprocessing (`pymp-*`)."""
+    command = [sys.executable, "-m", "dmlf", "faults", "--runs", "2", "--transports", "shm"]
+    command += ["--output", str(tmp_path / "faults.json")]
+    with tempfile.TemporaryDirectory(prefix="campaign-") as scratch:
+        environment = {**os.environ, "TMPDIR": scratch}
+        subprocess.run(command, env=environment, check=True, timeout=100, stdout=subprocess.DEVNULL)
+        assert os.listdir(scratch) == []
 
 
 def test_the_verb_writes_and_judges(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

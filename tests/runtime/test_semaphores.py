@@ -1,0 +1,20 @@
+"""A launcher's semaphores are known by their names, as long as they are there."""
+
+from __future__ import annotations
+
+import gc
+import os
+from multiprocessing import get_context
+
+from dmlf.runtime.semaphores import named_semaphores
+
+
+def test_a_semaphore_is_named_after_its_launcher_until_it_is_gone() -> None:
+    """The fixtures of these tests have them named."""
+    before = named_semaphores(os.getpid())
+    lock = get_context("spawn").Lock()
+    assert len(named_semaphores(os.getpid()) - before) == 1
+    assert named_semaphores(os.getpid() + 1) == set()
+    del lock
+    gc.collect()
+    assert named_semaphores(os.getpid()) == before
