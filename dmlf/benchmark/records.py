@@ -192,6 +192,7 @@ def completed_row(
         started_at=provenance["started_at"],
         finished_at=provenance["finished_at"],
         lock_wait_s=timing["lock_wait_s"],
+        others_cpu_share=timing.get("others_cpu_share"),
         **environment_columns,
     )
 

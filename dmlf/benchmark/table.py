@@ -42,7 +42,8 @@ class RunRow:
     `experiment` is `strong` (the global batch is the same at every world size) or `weak`
     (`samples_per_rank` is, and the global batch grows with the world size). `contaminated_by` is
     the path of a run that was measured at the same time on this machine: the columns of speed are
-    then empty too. `loaded` says that other work than the table's runs kept the cores busy.
+    then empty too. `others_cpu_share` is the part of the cores' time that other processes took
+    during the run, and `loaded` says that it was too much; both are empty where it is not known.
     `epochs_to_target` and `time_to_target_s` are those after which the test accuracy first reached
     `target_accuracy`, which is known for a task and seed with a checked serial run.
     """
@@ -89,6 +90,7 @@ class RunRow:
     oversubscribed: bool | None = None
     load_before_1m: float | None = None
     load_after_1m: float | None = None
+    others_cpu_share: float | None = None
     loaded: bool | None = None
     contaminated_by: str | None = None
     warnings: int | None = None

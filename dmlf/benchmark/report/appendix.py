@@ -35,7 +35,7 @@ _WORDS = {
     "when each worker's part of it does, so that the global batch grows.",
     "target accuracy": "99 % of the test accuracy that serial training of the same seed ends with.",
     "contaminated": "measured while another measured run had the machine too.",
-    "loaded": "measured while the load average showed more work than the runs themselves.",
+    "loaded": "measured while other processes took more than a tenth of the cores' time.",
     "oversubscribed": "more processes want to compute than there are cores, so they take turns.",
     "95 % interval": "a range around the median, found by resampling the runs; ranges found so are "
     "meant to hold the true median in 95 of 100 experiments. With few runs they are rough.",

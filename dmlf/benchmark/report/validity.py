@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -20,6 +21,7 @@ from dmlf.benchmark.report.markdown import (
 from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM
 from dmlf.benchmark.table import STATUSES, RunRow
+from dmlf.runtime.others import OTHERS_MATTER
 
 _VERDICTS = ("passed", "failed", "absent", "ceiling")
 
@@ -37,13 +39,12 @@ def section(material: Material) -> Iterator[str]:
             "runs with a speed",
             "contaminated",
             "interval / median",
-            "load before",
-            "load after",
+            "others' CPU time, at most",
             "noticed",
             "excluded from",
         )
         summary = f"Noise, point by point: {count(len(rows), 'point')}"
-        yield details(summary, table(header, rows, right=range(2, 8)))
+        yield details(summary, table(header, rows, right=range(2, 7)))
 
 
 def _noise_row(cohort: Cohort, verdict: Noise) -> list[str]:
@@ -54,8 +55,7 @@ def _noise_row(cohort: Cohort, verdict: Noise) -> list[str]:
         str(verdict.runs),
         str(verdict.contaminated),
         "" if verdict.spread is None else percent(verdict.spread),
-        "" if verdict.load_before is None else f"{verdict.load_before:.1f}",
-        "" if verdict.load_after is None else f"{verdict.load_after:.1f}",
+        "" if verdict.others is None else percent(verdict.others),
         ", ".join(verdict.noticed),
         verdict.excluded_from,
     ]
@@ -173,10 +173,18 @@ def _interference(runs: Sequence[RunRow]) -> list[str]:
         lines.append("No two measured runs overlap in time.")
     if loaded:
         lines.append(
-            f"**Loaded machine.** Before or after {count(loaded, 'run')} the load average was "
-            "higher than the runs themselves can leave behind: something else was computing. Their "
-            "points take no part in the answer."
+            f"**Loaded machine.** In {count(loaded, 'run')} other processes took more than "
+            f"{percent(OTHERS_MATTER)} of the cores' time. Points with such runs for at least half "
+            "of theirs take no part in the answer."
         )
+    shares = [s for s in (run.others_cpu_share for run in completed) if s is not None]
+    if shares:
+        lines.append(
+            f"Other processes took {percent(min(shares))} to {percent(max(shares))} of the cores' "
+            f"time during a run, {percent(statistics.median(shares))} in the median."
+        )
+    else:
+        lines.append("How much of the cores' time other processes took is not known.")
     return lines
 
 
@@ -192,18 +200,9 @@ def _warnings(runs: Sequence[RunRow]) -> list[str]:
         text.partition(":")[0]
         for run in runs
         for text in (run.warning_texts or "").split("; ")
-        if text and not text.startswith("oversubscribed")
+        if text and not text.startswith(("oversubscribed", "beside other work"))
     )
-    lines = [
-        f"Warning in {count(number, 'run')}: {escape(kind)}." for kind, number in kinds.items()
-    ]
-    loads = [run.load_before_1m for run in runs if run.load_before_1m is not None]
-    if loads:
-        lines.append(
-            f"The machine's load average (1 minute) before a run was {min(loads):.1f} to "
-            f"{max(loads):.1f}; a run that just ended counts into it."
-        )
-    return lines
+    return [f"Warning in {count(number, 'run')}: {escape(kind)}." for kind, number in kinds.items()]
 
 
 def _mixed(runs: Sequence[RunRow]) -> list[str]:
