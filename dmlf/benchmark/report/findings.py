@@ -37,6 +37,7 @@ def findings(material: Material) -> dict[str, Any]:
                 "task": cohort.task,
                 "cohort": cohort.key,
                 "name": item.claim.name,
+                "claim": item.claim.tested,
                 "outcome": str(item.outcome),
                 "reservation": item.finding.reservation,
                 "text": item.text,

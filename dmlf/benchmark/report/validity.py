@@ -67,11 +67,11 @@ def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
     lines = [_planned(runs)]
     lines.append(
         "Speeds are medians over runs, not over steps, and brackets hold 95 % bootstrap intervals "
-        "of those medians. Two speeds are called different only when their intervals do not "
-        f"overlap and both have at least {MIN_REPEATS_FOR_CLAIM} runs; this is stricter than the "
-        "interval of their ratio, which may leave out 1 all the same. A run's speed is the global "
-        "batch over the median time of its full-size steps after warm-up; the slowest worker "
-        "counts."
+        "of those medians. Two speeds are called different when the 95 % interval of their ratio "
+        f"leaves out 1 and both have at least {MIN_REPEATS_FOR_CLAIM} runs; of comparisons where "
+        "nothing differs, one in twenty to thirty is then called different by chance. A run's "
+        "speed is the global batch over the median time of its full-size steps after warm-up; the "
+        "slowest worker counts."
     )
     if points:
         lines += [_repeats(points), _spread(points), _oversubscription(runs, points)]
