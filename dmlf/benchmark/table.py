@@ -44,6 +44,7 @@ class RunRow:
     the path of a run that was measured at the same time on this machine: the columns of speed are
     then empty too. `others_cpu_share` is the part of the cores' time that other processes took
     during the run, and `loaded` says that it was too much; both are empty where it is not known.
+    `train_samples` is the size of the training set, where whole epochs tell it.
     `epochs_to_target` and `time_to_target_s` are those after which the test accuracy first reached
     `target_accuracy`, which is known for a task and seed with a checked serial run.
     """
@@ -82,6 +83,7 @@ class RunRow:
     exposed_fraction: float | None = None
     phase_source: str | None = None
     measured_steps: int | None = None
+    train_samples: int | None = None
     payload_bytes_per_step: float | None = None
     theoretical_payload_bytes_per_step: float | None = None
     messages_per_step: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,10 @@ def test_the_projection_says_where_efficiency_ends_and_why() -> None:
     found = projection.Projection({"link": "ethernet-10g", "samples_per_rank": 32}, rows, ())
     text = "\n".join(projection.section(material(projection=found)))
     assert (
-        "`ring`, weak scaling: at least 80 % efficient up to 8 ranks; at 64 it is 61.0 %, where "
+        "`ring` (weak scaling): at least 80 % efficient up to 8 ranks; at 64 it is 61.0 %, where "
         "port bandwidth twice as good would take " in text
     )
-    assert "strong scaling: at least" not in text
+    assert "strong scaling" not in text
     assert "4 projected points" in text
 
 
@@ -101,7 +102,15 @@ def test_an_absent_or_broken_projection_is_named(tmp_path: Path, content: str | 
 def test_a_contestant_that_is_never_efficient_is_named_too() -> None:
     found = projection.Projection({"link": "ethernet-10g"}, (row(1, 0.7), row(8, 0.3)), ())
     text = "\n".join(projection.section(material(projection=found)))
-    assert "`ring`, weak scaling: less than 80 % efficient at every size: 70 % at 1 rank" in text
+    assert "`ring` (weak scaling): less than 80 % efficient at every size: 70 % at 1 rank" in text
+
+
+def test_what_is_projected_of_several_is_said_once() -> None:
+    rows = (row(1, 0.7), row(1, 0.7, "strong"), replace(row(1, 0.7), algorithm="tree"))
+    found = projection.Projection({"link": "ethernet-10g"}, rows, ())
+    text = "\n".join(projection.section(material(projection=found)))
+    assert text.count("less than 80 % efficient") == 1
+    assert "`ring` (weak and strong scaling); `tree` (weak scaling): less than 80 %" in text
 
 
 def test_no_two_projected_contestants_look_alike() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dmlf.benchmark.claims import Judged, Outcome
 from dmlf.benchmark.cohorts import Cohort
 from dmlf.benchmark.plots import FIGURES
+from dmlf.benchmark.report.collapse import collapsed
 from dmlf.benchmark.report.convergence import target_table
 from dmlf.benchmark.report.markdown import bullets, count, details, escape, listing
 from dmlf.benchmark.report.material import Material, Places
@@ -65,21 +66,31 @@ _CAPTIONS = {
 }
 
 
-def section(material: Material) -> Iterator[str]:
-    """A section for every figure of the table."""
-    yield from figure_sections(material.judged, material.places)
+FIRST = ("throughput", "exactness")
+"""Speed and its price, which most readers look for."""
+
+
+def first_section(material: Material) -> Iterator[str]:
+    """The figures that most readers look for."""
+    yield from figure_sections(material.judged, material.places, FIRST)
+
+
+def other_section(material: Material) -> Iterator[str]:
+    """The table's other figures."""
+    others = [name for name in FIGURES if name not in FIRST]
+    yield from figure_sections(material.judged, material.places, others)
 
 
 def figure_sections(
-    judged: Sequence[tuple[Cohort, Sequence[Judged]]], places: Places
+    judged: Sequence[tuple[Cohort, Sequence[Judged]]], places: Places, names: Sequence[str]
 ) -> Iterator[str]:
     """A heading, the figure, its caption, what the data say, and how to rebuild it."""
-    for name, title in FIGURES.items():
+    for name in names:
         if name == "exactness" and not any(
             run.reduction == "exact" for cohort, _ in judged for run in cohort.runs
         ):
             continue
-        yield f"## {title}"
+        yield f"## {FIGURES[name]}"
         if not any(cohort.points() for cohort, _ in judged):
             yield "No run with a passed correctness check: there is nothing to show."
             continue
@@ -116,17 +127,16 @@ def _alternative(name: str, judged: Sequence[tuple[Cohort, Sequence[Judged]]]) -
     return escape(text)
 
 
-def _reservation(claim: Judged) -> str:
-    return f" ({claim.finding.reservation.capitalize()}.)"
+def _lines(claims: Sequence[Judged]) -> list[str]:
+    return [escape(sentence) for sentence in collapsed(claims)]
 
 
 def _interpretation(cohort: Cohort, claims: Sequence[Judged]) -> str:
     said = [claim for claim in claims if claim.outcome != Outcome.NO_DATA]
-    silent = [escape(claim.text) for claim in claims if claim.outcome == Outcome.NO_DATA]
-    clear = [escape(claim.text) for claim in said if not claim.finding.reservation]
-    reserved = [
-        escape(claim.text) + _reservation(claim) for claim in said if claim.finding.reservation
-    ]
+    unsaid = [claim for claim in claims if claim.outcome == Outcome.NO_DATA]
+    silent = _lines(unsaid)
+    clear = _lines([claim for claim in said if not claim.finding.reservation])
+    reserved = _lines([claim for claim in said if claim.finding.reservation])
     parts = [f"**{escape(cohort.label)}: what the data say**"]
     if clear:
         parts.append(bullets(clear))
@@ -136,7 +146,7 @@ def _interpretation(cohort: Cohort, claims: Sequence[Judged]) -> str:
     elif reserved:
         parts.append(bullets(reserved))
     if silent:
-        summary = f"{count(len(silent), 'comparison')} without enough data for a statement"
+        summary = f"{count(len(unsaid), 'comparison')} without enough data for a statement"
         parts.append(details(summary, bullets(silent)))
     if not said and not silent:
         parts.append("No comparison was planned.")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from dmlf.benchmark.cohorts import Cohort, Point, mixtures
 from dmlf.benchmark.noise import UNSTEADY, WIDE, Noise, noise, relative_width
+from dmlf.benchmark.report.counts import planned
 from dmlf.benchmark.report.markdown import (
     bullets,
     code,
@@ -20,10 +21,34 @@ from dmlf.benchmark.report.markdown import (
 )
 from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM
-from dmlf.benchmark.table import STATUSES, RunRow
+from dmlf.benchmark.table import RunRow
 from dmlf.runtime.others import OTHERS_MATTER
 
-_VERDICTS = ("passed", "failed", "absent", "ceiling")
+
+def box_section(material: Material) -> Iterator[str]:
+    """Three lines for readers who go no further."""
+    yield "## How far to trust it"
+    runs = material.table.runs
+    verdicts = [verdict for cohort in material.cohorts for verdict in noise(cohort)]
+    lines = [planned(runs)]
+    if verdicts:
+        lines.append(_points(verdicts))
+    lines.append(f"{' '.join(_interference(runs))} Details: [Validity](#validity).".lstrip())
+    yield bullets(lines)
+
+
+def _points(verdicts: Sequence[Noise]) -> str:
+    """What was noticed of how many points; only what was."""
+    noticed = Counter(word for verdict in verdicts for word in verdict.noticed)
+    parts = [
+        f"{number} {'is' if number == 1 else 'are'} {word}"
+        for word, number in noticed.most_common()
+    ]
+    return (
+        f"Of {count(len(verdicts), 'point')} (strategy, reduction and world size), "
+        f"{listing(parts) or 'nothing was noticed'}: wide is an interval of more than "
+        f"{percent(WIDE)} of the median, unsteady of more than {percent(UNSTEADY)}."
+    )
 
 
 def section(material: Material) -> Iterator[str]:
@@ -64,7 +89,7 @@ def _noise_row(cohort: Cohort, verdict: Noise) -> list[str]:
 def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
     """What qualifies the numbers below it, as a list of findings."""
     points = [(cohort, point) for cohort in parts for point in cohort.points()]
-    lines = [_planned(runs)]
+    lines = [planned(runs)]
     lines.append(
         "Speeds are medians over runs, not over steps, and brackets hold 95 % bootstrap intervals "
         "of those medians. Two speeds are called different when the 95 % interval of their ratio "
@@ -87,19 +112,10 @@ def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
     return bullets(lines)
 
 
-def _planned(runs: Sequence[RunRow]) -> str:
-    statuses = Counter(run.status for run in runs)
-    parts = [f"{statuses[name]} {name}" for name in STATUSES if statuses[name]]
-    checks = Counter(run.check for run in runs if run.status == "completed")
-    verdicts = [f"{checks[name]} {name}" for name in _VERDICTS if checks[name]]
-    line = f"{count(len(runs), 'planned run')}: {listing(parts) or 'none'}."
-    return f"{line} Correctness checks: {listing(verdicts)}." if verdicts else line
-
-
 def _repeats(points: Sequence[tuple[Cohort, Point]]) -> str:
     numbers = sorted({len(point.runs) for _, point in points})
     shown = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    text = f"Every point below stands for {shown} checked run{'s' * (numbers[-1] != 1)}."
+    text = f"Every point stands for {shown} checked run{'s' * (numbers[-1] != 1)}."
     if numbers[0] == 1:
         text += " A point with a single run has no interval."
     if numbers[0] < MIN_REPEATS_FOR_CLAIM:
@@ -128,7 +144,7 @@ def _spread(points: Sequence[tuple[Cohort, Point]]) -> str:
 
 
 def _more(names: Sequence[str]) -> str:
-    return f" (and {len(names)} more, in the table below)" if names else ""
+    return f" (and {len(names)} more, in the table)" if names else ""
 
 
 def _oversubscription(runs: Sequence[RunRow], points: Sequence[tuple[Cohort, Point]]) -> str:
@@ -207,8 +223,8 @@ def _warnings(runs: Sequence[RunRow]) -> list[str]:
 
 def _mixed(runs: Sequence[RunRow]) -> list[str]:
     lines = [
-        f"**Mixed runs.** {escape(sentence)}. They are kept apart as variants below and never put "
-        "into one number."
+        f"**Mixed runs.** {escape(sentence)}. They are kept apart as variants and never put into "
+        "one number."
         for sentence in mixtures(runs)
     ]
     if not lines and any(run.status == "completed" for run in runs):
