@@ -120,3 +120,16 @@ def test_no_two_projected_contestants_look_alike() -> None:
     names = ["ring", *(f"parameter_server, {n} server{'s' * (n > 1)}" for n in (1, 8, 64))]
     looks = projected_looks([*names, "tree"]).values()
     assert len({look.color for look in looks}) == 5
+
+
+def test_hollow_is_not_used_for_what_is_held_out_or_from_a_closed_form() -> None:
+    pytest.importorskip("matplotlib")
+    from dmlf.benchmark.plots import style
+    from dmlf.benchmark.plots.cost_model import _reading_keys
+    from dmlf.benchmark.plots.projected_efficiency import projected_looks, reading_keys
+
+    assert "white" not in {key.get_markerfacecolor() for key in [*reading_keys(), *_reading_keys()]}
+    taken = {style.GREEN, style.PURPLE, style.SKY}  # ddp, ring-shm and ring-tcp in other figures
+    names = [f"parameter_server, {n} servers" for n in range(2, 8)]
+    assert not taken & {look.color for look in projected_looks(names).values()}
+    assert len(set(projected_looks(names).values())) == 6

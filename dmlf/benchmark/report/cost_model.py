@@ -25,7 +25,8 @@ _MODEL = (
 )
 _CAPTION = (
     "Above: measured times (medians) and the model's curve. Below: what the model gets wrong, in "
-    "percent of what was measured; the band is 15 %. Hollow marks were held out."
+    "percent of what was measured; the band is 15 %. Large marks with a dark edge were "
+    "held out."
 )
 
 

@@ -32,20 +32,21 @@ _CAPTIONS = {
         "size 1. In strong scaling the global batch is the same at every world size: does the same "
         "step get done sooner? In weak scaling each worker's part of it is, and the base has one "
         "worker's part: does W times the work take as long on W workers? Intervals resample "
-        "numerator and denominator together. On the left the base is the strategy "
-        "itself at world size 1: what its own overhead at one worker hides is not seen there. On "
-        "the right the base is serial training: what a user gains. The servers' own "
+        "numerator and denominator together. Where the base is the strategy itself at world size "
+        "1, what its own overhead at one worker hides is not seen. Where the base is serial "
+        "training, it is what a user gains. The servers' own "
         f"processes are not counted in W. {_POINTS}"
     ),
     "convergence": (
-        "Test accuracy and test loss of every run, by epoch and by training time (without "
-        "evaluation), over those of serial (broad grey lines). By epoch, curves that lie on each "
-        "other mean that the strategy learns as serial does; by time, a curve to the left of the "
-        "grey ones learns sooner."
+        "Test accuracy (test loss, where a task has none) over that of serial (broad grey lines). "
+        "By epoch, of every run: curves that lie on each other mean that all learn as serial does. "
+        "By training time (without evaluation), one panel for each world size and of each strategy "
+        "the run of median length: a curve to the left of the grey ones learns sooner."
     ),
     "target": (
-        "Epochs (left) and training time without evaluation (right) until the test accuracy first "
-        f"reached {100 * TARGET_SHARE:g} % of what the serial run of the same seed ends with. "
+        "Training time without evaluation, and epochs where they differ between runs, until the "
+        f"test accuracy first reached {100 * TARGET_SHARE:g} % of what the serial run of the same "
+        "seed ends with. "
         "Accuracy is measured after every epoch. The dotted line is serial. Repeats of a seed are "
         f"the same training, so that their epochs agree and their times differ. {_POINTS}"
     ),
@@ -55,8 +56,8 @@ _CAPTIONS = {
         "gradients, which serial training with exact reduction does too), and to wait until a "
         "message comes, which includes waiting for slower workers and, with a parameter server, "
         "for the server's optimizer. `other` is what the parts' medians leave of the step's. Dots "
-        "are the step times of single runs. Bars marked `*` are calibrated, not measured: waiting "
-        "is not told apart there."
+        "are the step times of single runs. Bars marked `*` are calibrated, not measured: only "
+        "the sum of their communication is known, which has a colour of its own."
     ),
     "exactness": (
         "Exact reduction gives the same bits at every world size and with every strategy. Left, "

@@ -33,7 +33,7 @@ _WHAT = (
 _CAPTIONS = {
     "projected_efficiency": (
         "Efficiency over world size. Weak: every rank computes as long as one rank alone; strong: "
-        "the ranks share the work of one. Filled marks are simulated, hollow ones from closed "
+        "the ranks share the work of one. Large marks are simulated, small ones from closed "
         "forms; where one contestant overtakes another, the figure says what the other waits for: "
         "the resource that would shorten the step most if it were twice as good. Servers beyond "
         "the number of buckets own none, so that more of them change nothing."
