@@ -133,3 +133,33 @@ def test_hollow_is_not_used_for_what_is_held_out_or_from_a_closed_form() -> None
     names = [f"parameter_server, {n} servers" for n in range(2, 8)]
     assert not taken & {look.color for look in projected_looks(names).values()}
     assert len(set(projected_looks(names).values())) == 6
+
+
+@pytest.mark.parametrize(
+    ("beyond", "said", "not_said"),
+    [
+        (4.0, "Bandwidth falls beyond 256 KiB, as it does where vectors leave", "no reason"),
+        (0.1, "Bandwidth is higher beyond 256 KiB: smaller vectors cost more", "falls"),
+        (1.0, "within the aim", "Bandwidth "),
+    ],
+)
+def test_a_knee_is_explained_by_the_way_the_bandwidth_goes(
+    monkeypatch: pytest.MonkeyPatch, beyond: float, said: str, not_said: str
+) -> None:
+    knee, s_per_byte = 1 << 18, 1e-9
+    found = []
+    for size in SIZES:
+        rounds, carried, _ = coefficients("ring", 2, size)
+        share = min(1.0, knee / size)
+        byte_s = s_per_byte * (share + beyond * (1 - share))
+        seconds = rounds * LATENCY_S + carried * byte_s
+        found.append(CollectiveSample("ring", "shm", 2, size, (seconds,) * 5))
+    monkeypatch.setattr(judged, "samples_of", lambda record, name: found * (name == "shm"))
+    blocks = "\n".join(cost_model.section(material(collectives=Loaded(Record(), ""))))  # type: ignore[arg-type]
+    (line,) = [line for line in blocks.splitlines() if line.startswith("- `shm`")]
+    assert said in line
+    assert not_said not in line
+    parameters = 2 if beyond == 1.0 else 3
+    assert f"{parameters} parameters fitted to 3 points" in line
+    assert f"| `shm` | 3 / {parameters} |" in blocks
+    assert ("| 256 KiB |" in blocks) == (beyond != 1.0)
