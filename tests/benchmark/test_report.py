@@ -349,3 +349,28 @@ def test_statements_that_differ_in_their_subject_alone_are_one(tmp_path: Path) -
     assert "- ring-queue at world size 4 is faster than serial" in shown  # another efficiency
     accuracy = section(text, FIGURES["convergence"])
     assert "Each of 2 contestants (ring-queue; ring-shm) ends within 0.5" in accuracy
+
+
+def test_comparisons_without_data_for_one_reason_are_one_line(tmp_path: Path) -> None:
+    text = report(tmp_path, SERIAL, *(rows(f"ring-{t}", 2, [1.0]) for t in ("queue", "shm")),
+                  rows("ring-tcp", 2, [1.0, 1.0]), rows("ddp-gloo", 2, FAST))  # fmt: skip
+    shown = section(text, FIGURES["throughput"])
+    assert "6 comparisons without enough data" in shown
+    assert (
+        "- No statement in 4 comparisons (speed against serial and speed against ddp-gloo; "
+        "ring-queue at world size 2; ring-shm at world size 2): each has 1 checked run and a "
+        "claim needs 5." in shown
+    )
+    assert "ring-tcp at world size 2): each has 2 checked runs" in shown
+    assert shown.count("\n- No statement") == 2
+
+
+def test_the_box_names_what_was_noticed_and_explains_it(tmp_path: Path) -> None:
+    wide = rows("ring-queue", 2, [100.0, 110.0, 120.0, 130.0, 140.0])
+    box = section(report(tmp_path, SERIAL, wide), "How far to trust it")
+    assert (
+        "Noticed of 2 points (strategy, reduction and world size): wide (1); wide is an interval "
+        "of more than 10 % of the median." in box
+    )
+    calm = section(report(tmp_path, SERIAL), "How far to trust it")
+    assert "Noticed of 1 point (strategy, reduction and world size): nothing." in calm

@@ -37,18 +37,14 @@ class Calibration:
     knee. Either may be larger: caches end, or small messages cost more than a latency for each
     accounts for. reduction_s_per_byte: None where the samples cannot tell additions
     from bytes (as with rings alone, which always add half of what they carry): then additions are
-    part of s_per_byte.
+    part of s_per_byte. parameters: how many numbers the samples could tell apart, and were fitted.
     """
 
     latency_s: Estimate
     s_per_byte: tuple[Estimate, ...]
     reduction_s_per_byte: Estimate | None
     knee_bytes: int | None
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers were fitted."""
-        return 1 + len(self.s_per_byte) + (self.reduction_s_per_byte is not None)
+    parameters: int
 
     def predict_s(self, sample: CollectiveSample) -> float:
         """Seconds of one collective like that of `sample`, whose own time is not looked at."""
@@ -89,6 +85,7 @@ def fit(samples: Sequence[CollectiveSample], knee_bytes: int | None = None) -> C
         tuple(estimates.get(column, nothing) for column in range(1, last)),
         estimates.get(last),
         knee_bytes,
+        len(used),
     )
 
 

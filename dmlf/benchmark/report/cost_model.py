@@ -55,8 +55,9 @@ def _verdict(model: JudgedModel) -> str:
     verdict = "within the aim of 15 %" if median <= _AIM else "above the aim of 15 %"
     return (
         f"{code(model.transport)}: {count(model.calibration.parameters, 'parameter')} fitted to "
-        f"{count(len(model.seen), 'point')}; the median error on {len(model.held_out)} held-out "
-        f"points is {100 * median:.0f} %, {verdict}; the largest is {100 * largest:.0f} %."
+        f"{count(len(model.seen), 'point')}; the median error on "
+        f"{count(len(model.held_out), 'held-out point')} is {100 * median:.0f} %, {verdict}; "
+        f"the largest is {100 * largest:.0f} %."
         f"{_knee(model.calibration)}"
     )
 

@@ -51,7 +51,9 @@ def _task(cohort: Cohort) -> Iterator[str]:
     elif "global_batch_size" in workload:
         parts.append(f"steps of {workload['global_batch_size']:,} samples (the global batch)")
     if "optimizer" in workload and "epochs" in workload:
-        parts.append(f"{escape(str(workload['optimizer']))} for {workload['epochs']} epochs")
+        parts.append(
+            f"{escape(str(workload['optimizer']))} for {count(workload['epochs'], 'epoch')}"
+        )
     steps = _range([run.measured_steps for run in cohort.completed])
     if steps:
         parts.append(f"the speed of a run is that of its {steps} measured steps, by their median")

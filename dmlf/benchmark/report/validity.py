@@ -38,16 +38,17 @@ def box_section(material: Material) -> Iterator[str]:
 
 
 def _points(verdicts: Sequence[Noise]) -> str:
-    """What was noticed of how many points; only what was."""
+    """What was noticed of how many points; only what was is named and explained."""
     noticed = Counter(word for verdict in verdicts for word in verdict.noticed)
-    parts = [
-        f"{number} {'is' if number == 1 else 'are'} {word}"
-        for word, number in noticed.most_common()
-    ]
+    parts = [f"{word} ({number})" for word, number in noticed.most_common()]
+    meaning = {
+        "wide": f"wide is an interval of more than {percent(WIDE)} of the median",
+        "unsteady": f"unsteady one of more than {percent(UNSTEADY)}",
+    }
+    explained = "".join(f"; {text}" for word, text in meaning.items() if noticed[word])
     return (
-        f"Of {count(len(verdicts), 'point')} (strategy, reduction and world size), "
-        f"{listing(parts) or 'nothing was noticed'}: wide is an interval of more than "
-        f"{percent(WIDE)} of the median, unsteady of more than {percent(UNSTEADY)}."
+        f"Noticed of {count(len(verdicts), 'point')} (strategy, reduction and world size): "
+        f"{listing(parts) or 'nothing'}{explained}."
     )
 
 
