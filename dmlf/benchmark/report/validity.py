@@ -6,8 +6,8 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dmlf.benchmark.cohorts import Cohort, Point, mixtures
-from dmlf.benchmark.noise import UNSTEADY, WIDE, Noise, noise, relative_width
+from dmlf.benchmark.cohorts import Cohort, Contestant, Point, mixtures
+from dmlf.benchmark.noise import UNSTEADY, WIDE, Noise, noise
 from dmlf.benchmark.report.counts import planned
 from dmlf.benchmark.report.markdown import (
     bullets,
@@ -100,7 +100,7 @@ def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
         "slowest worker counts."
     )
     if points:
-        lines += [_repeats(points), _spread(points), _oversubscription(runs, points)]
+        lines += [_repeats(points), _spread(parts), _oversubscription(runs, points)]
     lines += _interference(runs)
     lines += _warnings(runs)
     lines += _mixed(runs)
@@ -127,14 +127,15 @@ def _repeats(points: Sequence[tuple[Cohort, Point]]) -> str:
     return text
 
 
-def _spread(points: Sequence[tuple[Cohort, Point]]) -> str:
-    if all(len(point.runs) < 2 for _, point in points):
+def _spread(parts: Sequence[Cohort]) -> str:
+    verdicts = [(cohort, verdict) for cohort in parts for verdict in noise(cohort)]
+    if all(verdict.spread is None for _, verdict in verdicts):
         return "Noise cannot be judged: every point is a single run."
-    wide = []
-    for cohort, point in points:
-        width = relative_width(point)
-        if width is not None and width > WIDE:
-            wide.append(f"{_named(cohort, point)} ({percent(width)})")
+    wide = [
+        f"{_named(cohort, verdict.contestant)} ({percent(verdict.spread)})"
+        for cohort, verdict in verdicts
+        if verdict.spread is not None and verdict.spread > WIDE
+    ]
     if not wide:
         return f"Noise: no interval of a throughput is wider than {percent(WIDE)} of its median."
     return (
@@ -205,11 +206,8 @@ def _interference(runs: Sequence[RunRow]) -> list[str]:
     return lines
 
 
-def _named(cohort: Cohort, point: Point) -> str:
-    return (
-        f"{escape(cohort.label)} {code(str(point.contestant))} at world size "
-        f"{point.contestant.world_size}"
-    )
+def _named(cohort: Cohort, contestant: Contestant) -> str:
+    return f"{escape(cohort.label)} {code(str(contestant))} at world size {contestant.world_size}"
 
 
 def _warnings(runs: Sequence[RunRow]) -> list[str]:
