@@ -46,8 +46,8 @@ def cpu_times(proc: Path = Path("/proc")) -> CpuTimes | None:
 def share_of_others(before: CpuTimes | None, after: CpuTimes | None) -> float | None:
     """Their part of the cores' time between two readings, 0 to 1; None where there is no telling.
 
-    The kernel may count a tick to one process that another had a part of, so that a share of a
-    second or two is known to some percent.
+    The kernel may count a tick to one process that another had a part of: of a run of a few seconds
+    the share is known to about a percent.
     """
     if before is None or after is None or after.clock_s <= before.clock_s:
         return None
