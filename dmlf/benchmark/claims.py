@@ -1,8 +1,9 @@
 """Claims as data: a name, a text for every outcome, and a predicate over comparable runs.
 
 The report prints what the predicates find and nothing else. A difference in speed is claimed only
-from points that are fit for it (see `noise`) and whose 95 % intervals are disjoint; when they
-overlap the two are "not distinguishable", and without enough checked runs there is "no data".
+from points that are fit for it (see `noise`) and where the 95 % interval of their ratio leaves out
+1; where it holds 1 the two are "not distinguishable", and without enough checked runs there is "no
+data".
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ Predicate = Callable[[Cohort], Finding]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One statement about a cohort. `texts` has a template for every outcome.
+    """One statement about a cohort. `texts` has a template for every outcome, `asked` is the claim.
 
-    `kind` groups claims of one form (see `claim_list`), `subject` is whom it is about, and
-    `figure` the figure that shows it, None where a table does.
+    `kind` groups claims of one form (see `claim_list`), `subject` is whom it is about, `{who}` in
+    the templates, and `figure` the figure that shows it, None where a table does.
     """
 
     name: str
@@ -57,8 +58,20 @@ class Claim:
     subject: str
     world_size: int | None
     figure: str | None
+    asked: str
     texts: Mapping[Outcome, str]
     predicate: Predicate
+
+    @property
+    def who(self) -> str:
+        """The subject and its world size, where it has one."""
+        at = "" if self.world_size is None else f" at world size {self.world_size}"
+        return f"{self.subject}{at}"
+
+    @property
+    def tested(self) -> str:
+        """What was asked: the sentence that is true when the claim holds."""
+        return self.asked.format(who=self.who)
 
     def judge(self, cohort: Cohort) -> Judged:
         """Apply the predicate to the runs."""
@@ -80,7 +93,11 @@ class Judged:
     @property
     def text(self) -> str:
         """The sentence that the data allow."""
-        return self.claim.texts[self.outcome].format(**self.finding.numbers)
+        return self.said_of(self.claim.who)
+
+    def said_of(self, who: str) -> str:
+        """The same sentence about others, of whom it is true with the same numbers."""
+        return self.claim.texts[self.outcome].format(who=who, **self.finding.numbers)
 
     def command(self, figures: str, report: str) -> str:
         """The command that rebuilds what shows this claim; figures: the figures' folder."""
@@ -94,7 +111,7 @@ def no_data(reason: str) -> Finding:
 
 
 def faster(subject: Contestant, base: Contestant) -> Predicate:
-    """Holds when the subject's throughput interval lies above the base's."""
+    """Holds when the interval of the subject's throughput over the base's lies above 1."""
 
     def predicate(cohort: Cohort) -> Finding:
         mine, theirs = cohort.point(subject), cohort.point(base)
@@ -103,7 +120,7 @@ def faster(subject: Contestant, base: Contestant) -> Predicate:
             return no_data(reason or "")
         ratio = ratio_estimate(mine.throughput, theirs.throughput)
         return Finding(
-            _order(median_estimate(mine.throughput), median_estimate(theirs.throughput)),
+            _above(ratio, 1.0),
             {
                 "ratio": ratio.text(),
                 "inverse": ratio_estimate(theirs.throughput, mine.throughput).text(),
@@ -132,9 +149,8 @@ def share_of_ceiling(subject: Contestant, limit: float) -> Predicate:
         if mine is None or ceiling is None or reason:
             return no_data(reason or "")
         share = ratio_estimate(mine.throughput, ceiling.throughput, 100.0)
-        threshold = Estimate(100 * limit, 100 * limit, 100 * limit, share.runs)
         return Finding(
-            _order(share, threshold),
+            _above(share, 100 * limit),
             {"share": share.text(), "limit": f"{100 * limit:g}"},
             mine.oversubscribed or ceiling.oversubscribed,
             mine.loaded or ceiling.loaded,
@@ -143,10 +159,15 @@ def share_of_ceiling(subject: Contestant, limit: float) -> Predicate:
     return predicate
 
 
-def _order(mine: Estimate, theirs: Estimate) -> Outcome:
-    if theirs.below(mine):
-        return Outcome.HOLDS
-    return Outcome.DOES_NOT_HOLD if mine.below(theirs) else Outcome.NOT_DISTINGUISHABLE
+def _above(estimate: Estimate, limit: float) -> Outcome:
+    return _BY_SIDE[estimate.side_of(limit)]
+
+
+def _below(estimate: Estimate, limit: float) -> Outcome:
+    return _BY_SIDE[-estimate.side_of(limit)]
+
+
+_BY_SIDE = {1: Outcome.HOLDS, -1: Outcome.DOES_NOT_HOLD, 0: Outcome.NOT_DISTINGUISHABLE}
 
 
 def communication_below(subject: Contestant, limit: float) -> Predicate:
@@ -159,7 +180,6 @@ def communication_below(subject: Contestant, limit: float) -> Predicate:
             return no_data(reason or "")
         shares = point.values("exposed_fraction")
         share = median_estimate([100 * value for value in shares])
-        threshold = Estimate(100 * limit, 100 * limit, 100 * limit, share.runs)
         waiting = [
             100 * wait_s / step_time_s
             for wait_s, step_time_s in zip(
@@ -171,7 +191,8 @@ def communication_below(subject: Contestant, limit: float) -> Predicate:
             "waiting": median_estimate(waiting).text(),
             "limit": f"{100 * limit:g}",
         }
-        return Finding(_order(threshold, share), numbers, point.oversubscribed, point.loaded)
+        outcome = _below(share, 100 * limit)
+        return Finding(outcome, numbers, point.oversubscribed, point.loaded)
 
     return predicate
 
@@ -248,7 +269,7 @@ def _epochs(values: Sequence[int | None]) -> str:
 
 
 def sooner(subject: Contestant, base: Contestant) -> Predicate:
-    """Holds when the interval of the subject's time to the target lies below the base's."""
+    """Holds when the interval of the subject's time to the target over the base's lies below 1."""
 
     def predicate(cohort: Cohort) -> Finding:
         mine, theirs = cohort.point(subject), cohort.point(base)
@@ -262,13 +283,14 @@ def sooner(subject: Contestant, base: Contestant) -> Predicate:
                     f"{len(point.runs) - len(times)} of {len(point.runs)} runs of {contestant} at "
                     f"world size {contestant.world_size} have no time to the target"
                 )
+        ratio = ratio_estimate(mine_s, theirs_s)
         numbers = {
             "mine": median_estimate(mine_s).text(),
             "theirs": median_estimate(theirs_s).text(),
-            "ratio": ratio_estimate(mine_s, theirs_s).text(),
+            "ratio": ratio.text(),
         }
         return Finding(
-            _order(median_estimate(theirs_s), median_estimate(mine_s)),
+            _below(ratio, 1.0),
             numbers,
             mine.oversubscribed or theirs.oversubscribed,
             mine.loaded or theirs.loaded,
@@ -278,7 +300,7 @@ def sooner(subject: Contestant, base: Contestant) -> Predicate:
 
 
 def all_checked(cohort: Cohort) -> Finding:
-    """Holds when every completed run passed its correctness check."""
+    """Holds when every completed training run passed its correctness check."""
     verdicts = [run.check for run in cohort.completed]
     failed, absent = verdicts.count("failed"), verdicts.count("absent")
     numbers = {
@@ -290,9 +312,9 @@ def all_checked(cohort: Cohort) -> Finding:
     if failed:
         return Finding(Outcome.DOES_NOT_HOLD, numbers)
     if not verdicts:
-        return no_data("no run completed")
+        return no_data("no training run completed")
     if absent:
-        return no_data(f"{absent} of {len(verdicts)} completed runs had nothing to compare with")
+        return no_data(f"{absent} of {len(verdicts)} training runs had nothing to compare with")
     return Finding(Outcome.HOLDS, numbers)
 
 

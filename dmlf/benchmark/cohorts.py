@@ -50,8 +50,11 @@ class Point:
 
     @property
     def loaded(self) -> bool:
-        """Whether other work kept the machine busy before or after one of the runs."""
-        return any(run.loaded for run in self.runs)
+        """Whether others took much of the cores' time in at least half of the runs.
+
+        A median over runs withstands fewer.
+        """
+        return 2 * sum(run.loaded is True for run in self.runs) >= len(self.runs)
 
     @property
     def throughput(self) -> list[float]:

@@ -1,7 +1,8 @@
 """Which runs had company: measured at the same time as another, or beside other work.
 
 A contaminated run keeps its correctness, which no neighbour can change, and loses its speed. A
-loaded one keeps both and stays out of the report's answer.
+loaded one keeps both; a point of which at least half the runs were loaded stays out of the report's
+answer.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dmlf.benchmark.table import SPEED_COLUMNS, RunRow
+from dmlf.runtime.others import OTHERS_MATTER
 
 # Wall clocks are compared: they may be set meanwhile, and a run's end is noted after it gives up
 # the lock.
 _TOLERANCE = timedelta(milliseconds=50)
-# What the workflow itself adds to the load while it starts the next run.
-_OWN_LOAD = 1.0
 _NO_SPEED: dict[str, Any] = dict.fromkeys(SPEED_COLUMNS)
 
 
@@ -27,31 +27,19 @@ def marked_interference(runs: Sequence[RunRow]) -> list[RunRow]:
     Two runs of one machine are contaminated when the times overlap from which one held the
     machine (its start, and its wait for the measuring lock after it) to its end. Machines that
     are alike count as one, so that a doubt costs a speed and never adds one. A run is loaded when
-    the load average before or after it is more than the table's own runs can leave behind: the
-    largest number of threads that any of them computed with, and the workflow itself.
+    others took more than OTHERS_MATTER of the cores' time while it had them.
     """
     company = _overlaps(runs)
-    limits = _limits(runs)
-    return [_marked(run, company.get(run.path), limits) for run in runs]
+    return [_marked(run, company.get(run.path)) for run in runs]
 
 
-def _marked(run: RunRow, other: str | None, limits: dict[str | None, float]) -> RunRow:
+def _marked(run: RunRow, other: str | None) -> RunRow:
     if run.status != "completed":
         return run
-    loads = [load for load in (run.load_before_1m, run.load_after_1m) if load is not None]
-    limit = limits.get(run.machine_sha256)
-    loaded = None if not loads or limit is None else max(loads) > limit
+    share = run.others_cpu_share
+    loaded = None if share is None else share > OTHERS_MATTER
     blanked = {} if other is None else _NO_SPEED
     return replace(run, loaded=loaded, contaminated_by=other, **blanked)
-
-
-def _limits(runs: Sequence[RunRow]) -> dict[str | None, float]:
-    limits: dict[str | None, float] = {}
-    for run in runs:
-        if run.processes is not None and run.threads_per_rank is not None:
-            busy = run.processes * run.threads_per_rank + _OWN_LOAD
-            limits[run.machine_sha256] = max(busy, limits.get(run.machine_sha256, 0.0))
-    return limits
 
 
 def _overlaps(runs: Sequence[RunRow]) -> dict[str, str]:

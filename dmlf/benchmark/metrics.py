@@ -16,6 +16,7 @@ from dmlf.benchmark.schema import validate
 from dmlf.benchmark.steps import StepSummary, summarise_steps
 from dmlf.env import AFTER_A_RUN
 from dmlf.errors import ConfigError, MetricsError
+from dmlf.runtime.others import OTHERS_MATTER
 from dmlf.training.plugged import plugged_into
 from dmlf.training.result import RankReport, RunResult
 from dmlf.training.state import RankState, entries_sha256
@@ -224,8 +225,9 @@ def _timing(
     if result.membership is not None and len(result.membership["generations"]) > 1:
         steps = len(workers[0]["step_s"])
         warnings.append(f"of the last generation: {len(workers)} workers, {steps} steps")
-    if result.load_before[0] > cores:
-        warnings.append(f"busy before the start: load {result.load_before[0]:.1f} on {cores} cores")
+    others = result.others_cpu_share
+    if others is not None and others > OTHERS_MATTER:
+        warnings.append(f"beside other work: others took {others:.0%} of the cores' time")
     if oversubscribed:
         threads = processes * config.threads_per_rank
         warnings.append(f"oversubscribed: {threads} compute threads on {cores} cores")
@@ -239,6 +241,7 @@ def _timing(
         "launch_s": result.launch_s,
         "total_s": result.total_s,
         "lock_wait_s": result.lock_wait_s,
+        "others_cpu_share": result.others_cpu_share,
         "processes": processes,
         "oversubscribed": oversubscribed,
         # Stock DDP communicates inside backward, where only a calibration can tell it apart.

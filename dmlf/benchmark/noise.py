@@ -6,7 +6,7 @@
 | unsteady        | an interval wider than UNSTEADY of its median           | claims          |
 | contaminated    | runs measured at the same time as others; their speeds  | (those runs)    |
 |                 | are dropped, and what is left makes the point           |                 |
-| loaded          | other work kept the cores busy before or after a run    | the answer      |
+| loaded          | others took much of the cores' time in half of the runs | the answer      |
 | oversubscribed  | more threads than cores                                 | the answer      |
 | wide            | an interval wider than WIDE of its median               | nothing         |
 """
@@ -28,16 +28,15 @@ CLAIMS, ANSWER, NOTHING = "claims", "answer", "nothing"
 class Noise:
     """What was noticed of one contestant; `spread` is None where one run has no interval.
 
-    `spread` is the width of the throughput's 95 % interval over its median, `load_before` and
-    `load_after` are the largest 1-minute load averages around the runs.
+    `spread` is the width of the throughput's 95 % interval over its median, `others` the largest
+    part of the cores' time that others took in a run (None: not known).
     """
 
     contestant: Contestant
     runs: int
     contaminated: int
     spread: float | None
-    load_before: float | None
-    load_after: float | None
+    others: float | None
     noticed: tuple[str, ...]
 
     @property
@@ -77,7 +76,7 @@ def _noise(cohort: Cohort, contestant: Contestant) -> Noise | None:
         ("few runs", timed < MIN_REPEATS_FOR_CLAIM),
         ("unsteady", spread is not None and spread > UNSTEADY),
         ("contaminated", contaminated > 0),
-        ("loaded", any(run.loaded for run in runs)),
+        ("loaded", point is not None and point.loaded),
         ("oversubscribed", any(run.oversubscribed for run in runs)),
         ("wide", spread is not None and WIDE < spread <= UNSTEADY),
     )
@@ -86,11 +85,8 @@ def _noise(cohort: Cohort, contestant: Contestant) -> Noise | None:
         runs=timed,
         contaminated=contaminated,
         spread=spread,
-        load_before=max(
-            (r.load_before_1m for r in runs if r.load_before_1m is not None), default=None
-        ),
-        load_after=max(
-            (r.load_after_1m for r in runs if r.load_after_1m is not None), default=None
+        others=max(
+            (r.others_cpu_share for r in runs if r.others_cpu_share is not None), default=None
         ),
         noticed=tuple(name for name, seen in noticed if seen),
     )

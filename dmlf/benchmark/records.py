@@ -169,6 +169,7 @@ def completed_row(
         **speeds,
         phase_source=timing["phase_source"],
         measured_steps=timing["measured_steps"],
+        train_samples=_train_samples(metrics, config),
         payload_bytes_per_step=_per_step(traffic["payload_bytes"], steps),
         theoretical_payload_bytes_per_step=_per_step(traffic["theoretical_payload_bytes"], steps),
         messages_per_step=_per_step(traffic["messages"], steps),
@@ -192,6 +193,7 @@ def completed_row(
         started_at=provenance["started_at"],
         finished_at=provenance["finished_at"],
         lock_wait_s=timing["lock_wait_s"],
+        others_cpu_share=timing.get("others_cpu_share"),
         **environment_columns,
     )
 
@@ -207,6 +209,15 @@ def _speeds(metrics: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
         **summary.phase_s,
         "exposed_fraction": metrics["communication"]["exposed_fraction"],
     }
+
+
+def _train_samples(metrics: Mapping[str, Any], config: RunConfig) -> int | None:
+    """Samples of one epoch; None of a run that did not do all of its epochs, or some twice."""
+    undone = config.max_steps is not None or metrics["timing"]["first_step"] > 0
+    if undone or metrics.get("recovery", {}).get("restarts") or resized(metrics, config):
+        return None
+    per_rank = metrics["timing"]["per_rank"]
+    return int(sum(sum(rank["samples"]) for rank in per_rank) // config.epochs)
 
 
 def _per_step(total: int | None, steps: int) -> float | None:

@@ -67,24 +67,29 @@ def claim_list(cohort: Cohort) -> list[Claim]:
 
 
 def _claim(
-    kind: str, about: Contestant | None, figure: str | None, texts: Texts, predicate: Predicate
+    kind: str,
+    about: Contestant | None,
+    figure: str | None,
+    asked: str,
+    texts: Texts,
+    predicate: Predicate,
 ) -> Claim:
     """Build a claim; texts: for holding, for not holding, for not distinguishable."""
     subject = "all runs" if about is None else str(about)
     parts = [kind] if about is None else [kind, about.strategy, about.reduction]
     world_size = None if about is None or about.world_size == 0 else about.world_size
-    where = subject if world_size is None else f"{subject} at world size {world_size}"
     return Claim(
         name="/".join(parts if world_size is None else [*parts, f"world_size={world_size}"]),
         kind=kind,
         subject=subject,
         world_size=world_size,
         figure=figure,
+        asked=asked,
         texts={
-            Outcome.HOLDS: texts[0].replace("WHO", where),
-            Outcome.DOES_NOT_HOLD: texts[1].replace("WHO", where),
-            Outcome.NOT_DISTINGUISHABLE: texts[2].replace("WHO", where),
-            Outcome.NO_DATA: f"No statement on {kind.replace('_', ' ')} of {where}: {{reason}}.",
+            Outcome.HOLDS: texts[0],
+            Outcome.DOES_NOT_HOLD: texts[1],
+            Outcome.NOT_DISTINGUISHABLE: texts[2],
+            Outcome.NO_DATA: f"No statement on {kind.replace('_', ' ')} of {{who}}: {{reason}}.",
         },
         predicate=predicate,
     )
@@ -95,9 +100,10 @@ def _all_checked() -> Claim:
         "correctness",
         None,
         None,
+        "every training run passes its correctness check",
         (
-            "All {completed} completed runs passed their correctness check.",
-            "{failed} of {completed} completed runs failed their correctness check; "
+            "All {completed} training runs passed their correctness check.",
+            "{failed} of {completed} training runs failed their correctness check; "
             "{passed} passed and {absent} had nothing to be compared with.",
             "",
         ),
@@ -110,6 +116,7 @@ def _same_bits() -> Claim:
         "exact_bits",
         None,
         None,
+        "all exact runs of a seed end in the same bits",
         (
             "All {runs} exact runs of {contestants} contestants (strategy and world size) ended in "
             "the same bits: one final state for {seeds}.",
@@ -130,10 +137,11 @@ def _beats_serial(subject: Contestant, experiment: str) -> Claim:
         "speed_against_serial",
         subject,
         "throughput",
+        "{who} is faster than serial",
         (
-            f"WHO is faster than serial: {gain}.",
-            f"WHO is slower than serial: {gain}.",
-            f"WHO and serial are not distinguishable: {gain}; the intervals overlap.",
+            f"{{who}} is faster than serial: {gain}.",
+            f"{{who}} is slower than serial: {gain}.",
+            f"{{who}} and serial are not distinguishable: {gain}; the interval holds 1.",
         ),
         faster(subject, Contestant("serial", subject.reduction, 1)),
     )
@@ -144,11 +152,12 @@ def _beats_peer(subject: Contestant) -> Claim:
         f"speed_against_{PEER}",
         subject,
         "throughput",
+        f"{{who}} is faster than {PEER}",
         (
-            f"WHO is faster than {PEER}: {{ratio}} times its throughput.",
-            f"WHO is slower than {PEER}: {{ratio}} times its throughput.",
-            f"WHO and {PEER} are not distinguishable: {{ratio}} times its throughput; "
-            "the intervals overlap.",
+            f"{{who}} is faster than {PEER}: {{ratio}} times its throughput.",
+            f"{{who}} is slower than {PEER}: {{ratio}} times its throughput.",
+            f"{{who}} and {PEER} are not distinguishable: {{ratio}} times its throughput; "
+            "the interval holds 1.",
         ),
         faster(subject, Contestant(PEER, "float32", subject.world_size)),
     )
@@ -160,10 +169,11 @@ def _near_ceiling(subject: Contestant) -> Claim:
         "share_of_ceiling",
         subject,
         "throughput",
+        f"{{who}} reaches more than {100 * CEILING_SHARE:g} % of the ceiling",
         (
-            f"WHO reaches more than {{limit}} % of the ceiling: {share}.",
-            f"WHO reaches less than {{limit}} % of the ceiling: {share}.",
-            f"WHO reaches a share of the ceiling that is not distinguishable from {{limit}} %: "
+            f"{{who}} reaches more than {{limit}} % of the ceiling: {share}.",
+            f"{{who}} reaches less than {{limit}} % of the ceiling: {share}.",
+            f"{{who}} reaches a share of the ceiling that is not distinguishable from {{limit}} %: "
             f"{share}.",
         ),
         share_of_ceiling(subject, CEILING_SHARE),
@@ -176,10 +186,11 @@ def _more_workers_help(subject: Contestant, experiment: str) -> Claim:
         "scaling",
         subject,
         "efficiency",
+        "{who} is faster than at world size 1",
         (
-            f"WHO is faster than at world size 1, at a {efficiency} of {{efficiency}}.",
-            f"WHO is slower than at world size 1, at a {efficiency} of {{efficiency}}.",
-            f"WHO is not distinguishable in speed from world size 1; its {efficiency} "
+            f"{{who}} is faster than at world size 1, at a {efficiency} of {{efficiency}}.",
+            f"{{who}} is slower than at world size 1, at a {efficiency} of {{efficiency}}.",
+            f"{{who}} is not distinguishable in speed from world size 1; its {efficiency} "
             "is {efficiency}.",
         ),
         faster(subject, Contestant(subject.strategy, subject.reduction, 1)),
@@ -191,11 +202,12 @@ def _same_accuracy(strategy: str, reduction: str) -> Claim:
         "accuracy",
         Contestant(strategy, reduction, 0),
         "convergence",
+        f"{{who}} ends within {ACCURACY_POINTS:g} percentage points of serial's test accuracy",
         (
-            "WHO ends within {limit} percentage points of serial's test accuracy in every run "
+            "{who} ends within {limit} percentage points of serial's test accuracy in every run "
             "(largest difference {worst}).",
-            "WHO ends more than {limit} percentage points from serial's test accuracy in some run "
-            "(largest difference {worst}).",
+            "{who} ends more than {limit} percentage points from serial's test accuracy in some "
+            "run (largest difference {worst}).",
             "",
         ),
         accuracy_within(strategy, reduction, ACCURACY_POINTS),
@@ -207,12 +219,13 @@ def _converges_no_slower(subject: Contestant) -> Claim:
         "convergence",
         subject,
         "target",
+        "{who} needs no more epochs than serial to the target accuracy",
         (
-            "WHO converges no slower than serial: it reaches the target accuracy after {mine} "
+            "{who} converges no slower than serial: it reaches the target accuracy after {mine} "
             "epochs, serial after {serial} ({runs} runs, compared seed by seed).",
-            "WHO converges slower than serial: it reaches the target accuracy after {mine} epochs, "
-            "serial after {serial} (all {runs} runs, compared seed by seed).",
-            "WHO and serial are not distinguishable in convergence: {later} of {runs} runs need "
+            "{who} converges slower than serial: it reaches the target accuracy after {mine} "
+            "epochs, serial after {serial} (all {runs} runs, compared seed by seed).",
+            "{who} and serial are not distinguishable in convergence: {later} of {runs} runs need "
             "more epochs to the target accuracy than serial of the same seed ({mine} against "
             "{serial}).",
         ),
@@ -226,11 +239,12 @@ def _sooner_to_target(subject: Contestant) -> Claim:
         "time_to_target",
         subject,
         "target",
+        "{who} reaches the target accuracy sooner than serial",
         (
-            f"WHO reaches the target accuracy sooner than serial: {times}.",
-            f"WHO reaches the target accuracy later than serial: {times}.",
-            "WHO and serial are not distinguishable in their time to the target accuracy: "
-            f"{times}; the intervals overlap.",
+            f"{{who}} reaches the target accuracy sooner than serial: {times}.",
+            f"{{who}} reaches the target accuracy later than serial: {times}.",
+            "{who} and serial are not distinguishable in their time to the target accuracy: "
+            f"{times}; the interval holds 1.",
         ),
         sooner(subject, Contestant("serial", subject.reduction, 1)),
     )
@@ -245,10 +259,11 @@ def _mostly_computing(subject: Contestant) -> Claim:
         "communication",
         subject,
         "communication",
+        f"{{who}} spends less than {100 * COMMUNICATION_SHARE:g} % of a step in communication",
         (
-            f"WHO spends less than {{limit}} % of a step in communication: {share}.",
-            f"WHO spends more than {{limit}} % of a step in communication: {share}.",
-            f"WHO spends a share in communication that is not distinguishable from {{limit}} %: "
+            f"{{who}} spends less than {{limit}} % of a step in communication: {share}.",
+            f"{{who}} spends more than {{limit}} % of a step in communication: {share}.",
+            "{who} spends a share in communication that is not distinguishable from {limit} %: "
             f"{share}.",
         ),
         communication_below(subject, COMMUNICATION_SHARE),
@@ -260,22 +275,16 @@ def _float32(contestant: Contestant) -> Contestant:
 
 
 def _exact_costs(subject: Contestant) -> Claim:
-    name = subject.strategy
-    texts = (
-        "Exact reduction makes {name} at world size {w} faster: {ratio} times the throughput of "
-        "float32.",
-        "Exact reduction makes {name} at world size {w} slower: {ratio} times the throughput of "
-        "float32.",
-        "Exact reduction makes no distinguishable difference to {name} at world size {w}: {ratio} "
-        "times the throughput of float32; the intervals overlap.",
-    )
-    chosen = tuple(
-        text.replace("{name}", name).replace("{w}", str(subject.world_size)) for text in texts
-    )
     return _claim(
         "price_of_exactness",
         subject,
         "exactness",
-        (chosen[0], chosen[1], chosen[2]),
+        "{who} is faster than with float32 reduction",
+        (
+            "{who} is faster than with float32 reduction: {ratio} times that throughput.",
+            "{who} is slower than with float32 reduction: {ratio} times that throughput.",
+            "{who} is not distinguishable in speed from float32 reduction: {ratio} times that "
+            "throughput; the interval holds 1.",
+        ),
         faster(subject, _float32(subject)),
     )

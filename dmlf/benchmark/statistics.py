@@ -2,8 +2,9 @@
 
 Steps of one run share a machine state, a start-up and a neighbour's noise; runs, taken in
 randomised order, do not. Intervals are percentile bootstrap intervals of 95 % over runs (Efron,
-1979). With five to ten runs they are rough and lie inside the range of what was seen, so two
-values are told apart only when their whole intervals are.
+1979). With five to ten runs they are rough and lie inside the range of what was seen. Two values
+are told apart by the interval of their ratio: where nothing differs, it leaves out 1 once in
+twenty to thirty times.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ class Estimate:
         if self.low is None or self.high is None:
             return f"{shown} (1 run, no interval)"
         return f"{shown} [{significant(self.low, digits)}, {significant(self.high, digits)}]"
+
+    def side_of(self, limit: float) -> int:
+        """1 when the whole interval lies above `limit`, -1 when below, else and without one 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return (self.low > limit) - (self.high < limit)
 
     def below(self, other: Estimate) -> bool:
         """Whether the whole interval lies under the other's; never without both intervals."""

@@ -42,7 +42,9 @@ class RunRow:
     `experiment` is `strong` (the global batch is the same at every world size) or `weak`
     (`samples_per_rank` is, and the global batch grows with the world size). `contaminated_by` is
     the path of a run that was measured at the same time on this machine: the columns of speed are
-    then empty too. `loaded` says that other work than the table's runs kept the cores busy.
+    then empty too. `others_cpu_share` is the part of the cores' time that other processes took
+    during the run, and `loaded` says that it was too much; both are empty where it is not known.
+    `train_samples` is the size of the training set, where whole epochs tell it.
     `epochs_to_target` and `time_to_target_s` are those after which the test accuracy first reached
     `target_accuracy`, which is known for a task and seed with a checked serial run.
     """
@@ -81,6 +83,7 @@ class RunRow:
     exposed_fraction: float | None = None
     phase_source: str | None = None
     measured_steps: int | None = None
+    train_samples: int | None = None
     payload_bytes_per_step: float | None = None
     theoretical_payload_bytes_per_step: float | None = None
     messages_per_step: float | None = None
@@ -89,6 +92,7 @@ class RunRow:
     oversubscribed: bool | None = None
     load_before_1m: float | None = None
     load_after_1m: float | None = None
+    others_cpu_share: float | None = None
     loaded: bool | None = None
     contaminated_by: str | None = None
     warnings: int | None = None

@@ -74,7 +74,8 @@ class RunResult:
     """A completed run: its configuration, every rank's report, and the launcher's times in s.
 
     `launch_s` is from the request to the first step, `lock_wait_s` the wait for the host-wide
-    measuring lock, `load_*` the load averages over 1, 5 and 15 minutes. `recoveries` and
+    measuring lock, `load_*` the load averages over 1, 5 and 15 minutes, `others_cpu_share` the part
+    of the cores' time that others took meanwhile (None: not known). `recoveries` and
     `membership` (None where nobody supervised the run): see `dmlf.training.recoveries`; after a
     change, the reports are those of the last generation. `transcript`: see
     `dmlf.training.transcript`; of all generations, empty where none was asked for.
@@ -89,6 +90,7 @@ class RunResult:
     lock_wait_s: float
     load_before: Sequence[float]
     load_after: Sequence[float]
+    others_cpu_share: float | None = None
     recoveries: Sequence[Mapping[str, Any]] = ()
     membership: Mapping[str, Any] | None = None
     transcript: Sequence[Record] = ()

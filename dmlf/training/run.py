@@ -19,6 +19,7 @@ from dmlf.runtime.faults import OF_FRAMES, OF_MEMBERSHIP, FaultKind, FaultSpec
 from dmlf.runtime.limits import Limits
 from dmlf.runtime.local import JOIN_S, LocalMembers
 from dmlf.runtime.measuring_lock import measuring_lock
+from dmlf.runtime.others import cpu_times, share_of_others
 from dmlf.runtime.scratch import scratch_folder
 from dmlf.runtime.stop import StopSignal
 from dmlf.runtime.supervisor import RestartPolicy
@@ -91,6 +92,8 @@ def train(
     locks = exclusive and speaks_for_the_run(config.transport)
     with measuring_lock() if locks else nullcontext(0.0) as lock_wait_s:
         load_before = os.getloadavg()
+        # On several hosts, or under torchrun, other ranks would pass for others.
+        cpu_before = cpu_times() if here else None
         locked = time.monotonic()
         if rendezvous is not None:
             outcome = coordinate(config, job, rendezvous, restarts, struck)
@@ -100,6 +103,7 @@ def train(
         if begun is None:
             begun = _first_step(outcome.ranks, own_rank(config.transport), locked)
         launch_s = begun - locked
+        others = share_of_others(cpu_before, cpu_times())
         load_after = os.getloadavg()
     ranks = outcome.ranks
     if checkpoint is not None and stop is not None and not all(rank.completed for rank in ranks):
@@ -115,6 +119,7 @@ def train(
         lock_wait_s=lock_wait_s,
         load_before=load_before,
         load_after=load_after,
+        others_cpu_share=others,
         recoveries=outcome.recoveries,
         membership=outcome.membership,
         transcript=outcome.transcript or merge_records([rank.transcript for rank in ranks]),

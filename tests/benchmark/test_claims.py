@@ -25,7 +25,8 @@ from tests.benchmark.rows import one_cohort, rows
 RING = Contestant("ring-queue", "float32", 2)
 SERIAL = Contestant("serial", "float32", 1)
 SLOW = [100.0, 101.0, 102.0, 103.0, 104.0]
-MIDDLE = [103.0, 104.0, 105.0, 106.0, 107.0]
+MIDDLE = [103.9, 104.9, 105.9, 106.9, 107.9]
+NEAR = [101.5, 102.0, 102.5, 103.0, 104.0]
 FAST = [200.0, 201.0, 202.0, 203.0, 204.0]
 
 
@@ -42,7 +43,9 @@ def ring(throughput: list[float] = FAST, **changes: Any) -> list[RunRow]:
     [
         (FAST, SLOW, Outcome.HOLDS),
         (SLOW, FAST, Outcome.DOES_NOT_HOLD),
-        (MIDDLE, SLOW, Outcome.NOT_DISTINGUISHABLE),
+        (MIDDLE, SLOW, Outcome.HOLDS),  # the intervals overlap; that of the ratio leaves out 1
+        (SLOW, MIDDLE, Outcome.DOES_NOT_HOLD),
+        (NEAR, SLOW, Outcome.NOT_DISTINGUISHABLE),
         (SLOW, SLOW, Outcome.NOT_DISTINGUISHABLE),
         (FAST[:4], SLOW, Outcome.NO_DATA),
         (FAST, SLOW[:4], Outcome.NO_DATA),
@@ -139,19 +142,30 @@ def test_claims_are_unique_and_every_outcome_of_each_has_a_text() -> None:
     for judged in judge_claims(cohort):
         assert "{" not in judged.text
         assert judged.text.endswith(".")
+        assert judged.claim.who in judged.text or judged.claim.subject == "all runs"
+        assert "{" not in judged.claim.tested
     for claim in claim_list(cohort):
         assert set(claim.texts) == set(Outcome)
 
 
 @pytest.mark.parametrize(
     ("throughput", "word"),
-    [(FAST, "is faster than serial"), ([50.0] * 5, "is slower"), (MIDDLE, "not distinguishable"),
+    [(FAST, "is faster than serial"), ([50.0] * 5, "is slower"), (NEAR, "not distinguishable"),
      ([1.0], "No statement")],
 )  # fmt: skip
 def test_the_text_follows_the_data(throughput: list[float], word: str) -> None:
     judged = {j.claim.name: j for j in judge_claims(one_cohort(serial(), ring(throughput)))}
-    text = judged["speed_against_serial/ring-queue/float32/world_size=2"].text
-    assert word in text
+    found = judged["speed_against_serial/ring-queue/float32/world_size=2"]
+    assert word in found.text
+    assert found.claim.tested == "ring-queue at world size 2 is faster than serial"
+
+
+def test_the_word_for_a_difference_agrees_with_the_interval_beside_it() -> None:
+    for mine in (FAST, MIDDLE, NEAR, SLOW):
+        finding = faster(RING, SERIAL)(one_cohort(serial(), ring(mine)))
+        low, high = finding.numbers["ratio"].partition("[")[2].rstrip("]").split(", ")
+        leaves_out_1 = float(low) > 1 or float(high) < 1
+        assert leaves_out_1 == (finding.outcome != Outcome.NOT_DISTINGUISHABLE)
 
 
 def test_a_claim_names_the_command_that_rebuilds_its_evidence() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,10 @@ def test_the_projection_says_where_efficiency_ends_and_why() -> None:
     found = projection.Projection({"link": "ethernet-10g", "samples_per_rank": 32}, rows, ())
     text = "\n".join(projection.section(material(projection=found)))
     assert (
-        "`ring`, weak scaling: at least 80 % efficient up to 8 ranks; at 64 it is 61.0 %, where "
+        "`ring` (weak scaling): at least 80 % efficient up to 8 ranks; at 64 it is 61.0 %, where "
         "port bandwidth twice as good would take " in text
     )
-    assert "strong scaling: at least" not in text
+    assert "strong scaling" not in text
     assert "4 projected points" in text
 
 
@@ -101,7 +102,15 @@ def test_an_absent_or_broken_projection_is_named(tmp_path: Path, content: str | 
 def test_a_contestant_that_is_never_efficient_is_named_too() -> None:
     found = projection.Projection({"link": "ethernet-10g"}, (row(1, 0.7), row(8, 0.3)), ())
     text = "\n".join(projection.section(material(projection=found)))
-    assert "`ring`, weak scaling: less than 80 % efficient at every size: 70 % at 1 rank" in text
+    assert "`ring` (weak scaling): less than 80 % efficient at every size: 70 % at 1 rank" in text
+
+
+def test_what_is_projected_of_several_is_said_once() -> None:
+    rows = (row(1, 0.7), row(1, 0.7, "strong"), replace(row(1, 0.7), algorithm="tree"))
+    found = projection.Projection({"link": "ethernet-10g"}, rows, ())
+    text = "\n".join(projection.section(material(projection=found)))
+    assert text.count("less than 80 % efficient") == 1
+    assert "`ring` (weak and strong scaling); `tree` (weak scaling): less than 80 %" in text
 
 
 def test_no_two_projected_contestants_look_alike() -> None:
@@ -111,3 +120,46 @@ def test_no_two_projected_contestants_look_alike() -> None:
     names = ["ring", *(f"parameter_server, {n} server{'s' * (n > 1)}" for n in (1, 8, 64))]
     looks = projected_looks([*names, "tree"]).values()
     assert len({look.color for look in looks}) == 5
+
+
+def test_hollow_is_not_used_for_what_is_held_out_or_from_a_closed_form() -> None:
+    pytest.importorskip("matplotlib")
+    from dmlf.benchmark.plots import style
+    from dmlf.benchmark.plots.cost_model import _reading_keys
+    from dmlf.benchmark.plots.projected_efficiency import projected_looks, reading_keys
+
+    assert "white" not in {key.get_markerfacecolor() for key in [*reading_keys(), *_reading_keys()]}
+    taken = {style.GREEN, style.PURPLE, style.SKY}  # ddp, ring-shm and ring-tcp in other figures
+    names = [f"parameter_server, {n} servers" for n in range(2, 8)]
+    assert not taken & {look.color for look in projected_looks(names).values()}
+    assert len(set(projected_looks(names).values())) == 6
+
+
+@pytest.mark.parametrize(
+    ("beyond", "said", "not_said"),
+    [
+        (4.0, "Bandwidth falls beyond 256 KiB, as it does where vectors leave", "no reason"),
+        (0.1, "Bandwidth is higher beyond 256 KiB: smaller vectors cost more", "falls"),
+        (1.0, "within the aim", "Bandwidth "),
+    ],
+)
+def test_a_knee_is_explained_by_the_way_the_bandwidth_goes(
+    monkeypatch: pytest.MonkeyPatch, beyond: float, said: str, not_said: str
+) -> None:
+    knee, s_per_byte = 1 << 18, 1e-9
+    found = []
+    for size in SIZES:
+        rounds, carried, _ = coefficients("ring", 2, size)
+        share = min(1.0, knee / size)
+        byte_s = s_per_byte * (share + beyond * (1 - share))
+        seconds = rounds * LATENCY_S + carried * byte_s
+        found.append(CollectiveSample("ring", "shm", 2, size, (seconds,) * 5))
+    monkeypatch.setattr(judged, "samples_of", lambda record, name: found * (name == "shm"))
+    blocks = "\n".join(cost_model.section(material(collectives=Loaded(Record(), ""))))  # type: ignore[arg-type]
+    (line,) = [line for line in blocks.splitlines() if line.startswith("- `shm`")]
+    assert said in line
+    assert not_said not in line
+    parameters = 2 if beyond == 1.0 else 3
+    assert f"{parameters} parameters fitted to 3 points" in line
+    assert f"| `shm` | 3 / {parameters} |" in blocks
+    assert ("| 256 KiB |" in blocks) == (beyond != 1.0)

@@ -16,6 +16,7 @@ from dmlf.benchmark.table import SPEED_COLUMNS, RunRow, Table, read_table
 from dmlf.config import RunConfig
 from dmlf.errors import MetricsError
 from tests.benchmark.matrix import (
+    SAMPLES,
     final_state,
     fixed_environment,
     matrix_configs,
@@ -66,6 +67,13 @@ def test_a_sound_matrix_is_complete_and_checked(plan: Path) -> None:
     assert row.oversubscribed is False
     assert row_of(table, config("parameter_server-queue", 2)).oversubscribed is True
     assert len(table.epochs) == 3 * len(table.runs)
+    assert {row.train_samples for row in table.runs} == {SAMPLES}
+
+
+def test_the_size_of_the_training_set_is_not_known_of_a_run_cut_short(tmp_path: Path) -> None:
+    with fixed_environment():
+        table = gathered(write_matrix(tmp_path, [config("serial", 1, max_steps=10)]))
+    assert table.runs[0].train_samples is None
 
 
 def test_runs_with_more_servers_are_a_contestant_of_their_own(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from dmlf.benchmark.interference import marked_interference
+from dmlf.benchmark.noise import ANSWER, noise
 from dmlf.benchmark.table import SPEED_COLUMNS, RunRow
-from tests.benchmark.rows import rows
+from tests.benchmark.rows import one_cohort, rows
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 
@@ -23,8 +24,7 @@ def run(rep: int, start_s: float, end_s: float, **changes: Any) -> RunRow:
         "lock_wait_s": 0.0,
         "processes": 2,
         "threads_per_rank": 1,
-        "load_before_1m": 1.5,
-        "load_after_1m": 2.0,
+        "others_cpu_share": 0.02,
     }
     (row,) = rows("ring-queue", 2, [100.0 + rep], **(values | {"rep": rep} | changes))
     name = f"results/digits/ring-queue/float32/world_size=2/seed=0/rep={rep}/metrics.json"
@@ -66,17 +66,24 @@ def test_a_contaminated_run_keeps_its_proof_and_loses_its_speed() -> None:
     ("changes", "loaded"),
     [
         ({}, False),
-        ({"load_before_1m": 3.0}, False),  # two ranks and the workflow explain it
-        ({"load_before_1m": 3.1}, True),
-        ({"load_after_1m": 7.0}, True),
-        ({"load_before_1m": None, "load_after_1m": None}, None),
+        ({"load_before_1m": 9.0, "load_after_1m": 9.0}, False),  # the runs before it leave that
+        ({"others_cpu_share": 0.10}, False),
+        ({"others_cpu_share": 0.11}, True),
+        ({"others_cpu_share": None}, None),
     ],
 )
-def test_a_load_that_the_runs_cannot_explain(changes: dict[str, Any], loaded: bool | None) -> None:
+def test_others_that_took_the_cores_time(changes: dict[str, Any], loaded: bool | None) -> None:
     (row,) = marked_interference([run(0, 0, 5, **changes)])
     assert row.loaded is loaded
 
 
-def test_the_largest_run_of_the_table_explains_the_load_after_it() -> None:
-    marked = marked_interference([run(0, 0, 5, load_before_1m=5.5), run(1, 6, 9, processes=5)])
-    assert [row.loaded for row in marked] == [False, False]
+@pytest.mark.parametrize(("disturbed", "loaded"), [(0, False), (2, False), (3, True), (5, True)])
+def test_a_median_withstands_fewer_disturbed_runs_than_half(disturbed: int, loaded: bool) -> None:
+    shares = [0.5] * disturbed + [0.0] * (5 - disturbed)
+    runs = [run(rep, 10 * rep, 10 * rep + 9, others_cpu_share=s) for rep, s in enumerate(shares)]
+    cohort = one_cohort(marked_interference(runs))
+    (point,) = cohort.points()
+    assert point.loaded is loaded
+    (verdict,) = noise(cohort)
+    assert (verdict.excluded_from == ANSWER) is loaded
+    assert verdict.others == max(shares)

@@ -85,7 +85,7 @@ def test_the_page_has_the_report_s_words(whole: Path) -> None:
         assert heading in words
     answer = markdown.partition("## The answer\n")[2].partition("\n## ")[0]
     plain = re.sub(r"\\(.)", r"\1", re.sub(r"(?<!\\)[*`]|\[|\]\(#\w+\)", "", answer))
-    for sentence in plain.replace("]", "").split(". ")[:4]:
+    for sentence in re.sub(r"(?m)^- ", "", plain).replace("]", "").split(". ")[:4]:
         assert " ".join(sentence.split()) in words.replace("[", "").replace("]", "")
 
 
@@ -196,7 +196,7 @@ def test_a_figure_that_is_missing_is_named_in_its_place(tmp_path: Path) -> None:
 )
 def test_any_table_gives_a_page(tmp_path: Path, groups: tuple[list[RunRow], ...]) -> None:
     words = "".join(report(tmp_path, *groups).words)
-    assert "faster than" not in words
+    assert "times its throughput" not in words
     assert json.loads((tmp_path / "findings.json").read_text())["schema_version"] == 1
 
 

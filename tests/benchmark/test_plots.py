@@ -11,7 +11,7 @@ import pytest
 from dmlf.benchmark.plots import FIGURES, draw
 from dmlf.benchmark.table import Table, write_table
 from dmlf.errors import ConfigError, MetricsError
-from tests.benchmark.rows import rows
+from tests.benchmark.rows import one_cohort, rows
 
 pytest.importorskip("matplotlib")
 
@@ -187,7 +187,9 @@ def test_convergence_of_a_task_without_accuracy() -> None:
         for run in runs
         for epoch in (0, 1)
     )  # fmt: skip
-    assert "no accuracy" in texts(render("convergence", Table(tuple(runs), epochs)))
+    drawn = texts(render("convergence", Table(tuple(runs), epochs)))
+    assert "test loss (log scale)" in drawn
+    assert "accuracy" not in drawn
     alone = tuple(replace(row, test_loss=0.0) for row in epochs if row.strategy == "serial")
     assert "serial" in texts(render("convergence", Table(tuple(runs[:1]), alone)))
 
@@ -203,10 +205,9 @@ def test_weak_and_strong_scaling_are_named_with_their_bases() -> None:
     assert titles == [
         "Strong scaling: digits, float32\nbase: itself at world size 1",
         "Strong scaling: digits, float32\nbase: serial",
-        "Weak scaling: digits_weak, float32\nbase: itself at world size 1",
         "Weak scaling: digits_weak, float32\nbase: serial",
     ]
-    serial = render("efficiency", Table(runs, ())).axes[3]
+    serial = render("efficiency", Table(runs, ())).axes[2]
     assert 0.75 in {float(y) for line in serial.lines for y in line.get_ydata()}
 
 
@@ -220,3 +221,65 @@ def test_the_target_is_drawn_in_epochs_and_time() -> None:
     for axes, values in ((epochs, {9.0, 11.0}), (time, {3.0, 2.0})):
         drawn = {float(y) for line in axes.lines for y in line.get_ydata() if y == y}
         assert drawn == values
+
+
+def test_epochs_that_are_the_same_in_every_run_are_said_and_not_drawn() -> None:
+    runs = (
+        *rows("serial", 1, [100.0], epochs_to_target=9, time_to_target_s=3.0),
+        *rows("ring-queue", 2, [150.0], epochs_to_target=9, time_to_target_s=2.0),
+    )
+    (time,) = render("target", Table(runs, ())).axes
+    assert "reached after 9 epochs in every run shown" in time.get_title(loc="left")
+    assert time.get_ylabel().startswith("training time")
+
+
+def test_no_panel_is_empty() -> None:
+    weak = {"experiment": "weak", "samples_per_rank": 64, "cohort": "ba9876543210"}
+    runs = (
+        *small_table().runs, *rows("serial", 1, [50.0], "exact"),
+        *rows("ring-queue", 2, [60.0], "exact"),
+        *rows("serial", 1, [100.0], task="digits_weak", **weak),
+    )  # fmt: skip
+    for name, panels in (("throughput", 3), ("efficiency", 3), ("exactness", 1)):
+        axes = render(name, Table(runs, ())).axes
+        assert len(axes) == panels
+        assert all(panel.lines for panel in axes)
+
+
+def test_convergence_has_a_panel_by_epoch_and_one_by_time_for_each_world_size(
+    matrix_table: Table,
+) -> None:
+    figure = render("convergence", matrix_table)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    expected = ["by epoch, all runs", *(f"by time, {n} worker{'s' * (n > 1)}" for n in (1, 2, 4))]
+    assert [title.partition("\n")[2] for title in titles] == 2 * expected
+    # By epoch every run: serial and three strategies at three sizes, 5 each; by time one of each.
+    assert [len(axes.lines) for axes in figure.axes[:4]] == [50, 8, 8, 8]
+
+
+def test_contestants_of_a_world_size_stand_around_its_place() -> None:
+    (axes,) = render("throughput", small_table()).axes
+    places = {
+        float(line.get_ydata()[0]): float(line.get_xdata()[0])
+        for line in axes.lines
+        if len(line.get_ydata()) == 1 and line.get_markersize() > 3
+    }
+    assert places[151.0] == 1.0  # alone at world size 2
+    assert places[100.5] == -places[90.5] < 0
+
+
+def test_what_is_not_split_has_a_part_of_its_own() -> None:
+    from dmlf.benchmark.plots.communication import _PARTS, _parts_ms
+
+    times = {
+        "data_s": 0.001, "forward_backward_s": 0.002, "communication_s": 0.004, "wait_s": 0.001,
+        "hidden_s": 0.0, "optimizer_s": 0.001, "step_time_s": 0.008,
+    }  # fmt: skip
+    cohort = one_cohort(
+        rows("ring-queue", 2, [1.0], phase_source="measured", **times),
+        rows("ddp-gloo", 2, [1.0], phase_source="calibrated", **times),
+    )
+    ring, ddp = (_parts_ms(point) for point in cohort.points())
+    assert ring == pytest.approx((3.0, 3.0, 1.0, 0.0, 1.0, 0.0))
+    assert ddp == pytest.approx((3.0, 0.0, 0.0, 4.0, 1.0, 0.0))
+    assert len({hatch for _, _, hatch in _PARTS if hatch}) == 4

@@ -16,6 +16,7 @@ ARGUMENTS = ["--task", "synthetic", "--algorithm", "ring", "--world-size", "2", 
 
 def measured(output: Path) -> tuple[datetime, datetime]:
     metrics: dict[str, Any] = json.loads(output.read_text())
+    assert 0.0 <= metrics["timing"]["others_cpu_share"] <= 1.0
     times = [
         datetime.fromisoformat(metrics["provenance"][n]) for n in ("started_at", "finished_at")
     ]

@@ -162,6 +162,7 @@ def test_workers_train_what_serial_trains(
     assert metrics["final_state_sha256"] == train(RUN).final_state().sha256()
     assert len(metrics["timing"]["per_rank"]) == workers
     assert 0.0 < metrics["timing"]["launch_s"] < metrics["timing"]["total_s"]
+    assert metrics["timing"]["others_cpu_share"] is None  # ranks elsewhere would pass for others
     events = json.loads(site.output.with_name("timeline.json").read_text())["traceEvents"]
     assert {event["pid"] for event in events} == set(range(workers))
 

@@ -137,7 +137,7 @@ def _mpirun() -> str:
     if found is None:
         raise OpenMpiUnavailable("mpirun is not installed")
     if importlib.util.find_spec("mpi4py") is None:
-        reason = 'mpi4py is not installed; install it with: pip install "dmlf[mpi]"'
+        reason = 'mpi4py is not installed; install it with: pip install -e ".[mpi]"'
         raise OpenMpiUnavailable(reason)
     try:
         shown = subprocess.run(

@@ -44,7 +44,7 @@ def started(config: CollectiveConfig, world_size: int, skipped: dict[str, str]) 
     has_torch = importlib.util.find_spec("torch") is not None
     gloo = GLOO in config.peers and has_torch
     if GLOO in config.peers and not has_torch:
-        skipped[GLOO] = 'torch is not installed; install it with: pip install "dmlf[torch]"'
+        skipped[GLOO] = 'torch is not installed; install it with: pip install -e ".[torch]"'
     preload = ["dmlf.benchmark.collective.rank"]
     preload += ["torch", "torch.distributed"] if gloo else []
     context = process_context(preload, 1)

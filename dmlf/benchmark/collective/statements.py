@@ -15,6 +15,7 @@ from dmlf.benchmark.collective.load import Collectives
 from dmlf.benchmark.collective.summary import Point, contestants, points, size_text
 from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM, Estimate
 
+_BY_SIDE = {1: Outcome.HOLDS, -1: Outcome.DOES_NOT_HOLD, 0: Outcome.NOT_DISTINGUISHABLE}
 _RELATIONS = (
     (Outcome.HOLDS, "faster than"),
     (Outcome.DOES_NOT_HOLD, "slower than"),
@@ -36,11 +37,9 @@ class Statement:
 
 def outcome_of(ratio: Estimate) -> Outcome:
     """Is something faster (HOLDS), by how many times as fast as another it is?"""
-    if ratio.runs < MIN_REPEATS_FOR_CLAIM or ratio.low is None or ratio.high is None:
+    if ratio.runs < MIN_REPEATS_FOR_CLAIM or ratio.low is None:
         return Outcome.NO_DATA
-    if ratio.low > 1.0:
-        return Outcome.HOLDS
-    return Outcome.DOES_NOT_HOLD if ratio.high < 1.0 else Outcome.NOT_DISTINGUISHABLE
+    return _BY_SIDE[ratio.side_of(1.0)]
 
 
 def statements(record: Collectives) -> list[Statement]:

@@ -36,7 +36,6 @@ from dmlf.benchmark.statements import PEER
 from dmlf.benchmark.statistics import (
     Estimate,
     efficiency_estimate,
-    median_estimate,
     ratio_estimate,
 )
 from dmlf.benchmark.table import RunRow
@@ -246,8 +245,8 @@ def _order(cohort: Cohort, left: Contestant, right: Contestant) -> int:
     points = cohort.point(left), cohort.point(right)
     if unfit((left, points[0]), (right, points[1])) is not None:
         return 0
-    first, second = (median_estimate(p.throughput) for p in points if p is not None)
-    return 1 if second.below(first) else -1 if first.below(second) else 0
+    first, second = (p.throughput for p in points if p is not None)
+    return ratio_estimate(first, second).side_of(1.0)
 
 
 def _shapes(mine: Cohort, theirs: Cohort) -> Iterator[Finding]:

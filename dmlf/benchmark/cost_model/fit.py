@@ -33,16 +33,18 @@ _WORTH_A_KNEE = 0.8
 class Calibration:
     """A transport's parameters in seconds: per round, per byte, and per added byte.
 
-    s_per_byte: of bytes up to `knee_bytes` of a vector, and of those beyond (caches end there);
-    one value without a knee. reduction_s_per_byte: None where the samples cannot tell additions
+    s_per_byte: of bytes up to `knee_bytes` of a vector, and of those beyond; one value without a
+    knee. Either may be larger: caches end, or small messages cost more than a latency for each
+    accounts for. reduction_s_per_byte: None where the samples cannot tell additions
     from bytes (as with rings alone, which always add half of what they carry): then additions are
-    part of s_per_byte.
+    part of s_per_byte. parameters: how many numbers the samples could tell apart, and were fitted.
     """
 
     latency_s: Estimate
     s_per_byte: tuple[Estimate, ...]
     reduction_s_per_byte: Estimate | None
     knee_bytes: int | None
+    parameters: int
 
     def predict_s(self, sample: CollectiveSample) -> float:
         """Seconds of one collective like that of `sample`, whose own time is not looked at."""
@@ -83,6 +85,7 @@ def fit(samples: Sequence[CollectiveSample], knee_bytes: int | None = None) -> C
         tuple(estimates.get(column, nothing) for column in range(1, last)),
         estimates.get(last),
         knee_bytes,
+        len(used),
     )
 
 

@@ -23,9 +23,10 @@ _OVERHEAD = "results/overhead.json"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A claim of the report: by name, with its outcome, the sentence, and its numbers."""
+    """A claim of the report: by name, what was asked, its outcome, a sentence, and its numbers."""
 
     name: str
+    tested: str
     outcome: Outcome
     text: str
     numbers: Mapping[str, str]
@@ -39,10 +40,11 @@ def statements(faults: Faults) -> list[Statement]:
 
 def _survived(faults: Faults) -> Statement:
     name = "faults/survived"
+    tested = "every run with injected faults ends in the bits of the undisturbed run"
     campaign = faults.campaign
     if campaign is None:
         text = f"No statement on injected faults: {faults.campaign_problem}."
-        return Statement(name, Outcome.NO_DATA, text, {}, f"snakemake {_CAMPAIGN}")
+        return Statement(name, tested, Outcome.NO_DATA, text, {}, f"snakemake {_CAMPAIGN}")
     summary = campaign["summary"]
     injected = sum(counts["injected"] for counts in summary["by_kind"].values())
     numbers = {
@@ -72,7 +74,7 @@ def _survived(faults: Faults) -> Statement:
             f"; {summary['recoveries']} recoveries took {numbers['recovery_median_s']} s in the "
             f"median and {numbers['recovery_max_s']} s at most"
         )
-    return Statement(name, outcome, f"{text}.", numbers, f"snakemake {_CAMPAIGN}")
+    return Statement(name, tested, outcome, f"{text}.", numbers, f"snakemake {_CAMPAIGN}")
 
 
 def _price(faults: Faults, variant: str) -> Statement:
@@ -80,10 +82,11 @@ def _price(faults: Faults, variant: str) -> Statement:
     what = {RESTARTS: "Steps of a run that may recover (`--max-restarts`)"}.get(
         variant, "Steps of a run with checkpoints"
     )
+    tested = f"steps with {variant} take at most {TARGETS[variant]:g} times as long as plain ones"
     overhead = faults.overhead
     if overhead is None:
         text = f"No statement on the price of {variant}: {faults.overhead_problem}."
-        return Statement(name, Outcome.NO_DATA, text, {}, rebuild)
+        return Statement(name, tested, Outcome.NO_DATA, text, {}, rebuild)
     if variant == CHECKPOINTS:
         what += f" every {overhead['checkpoint_every']} steps"
     ratio, target = overhead_ratio(overhead, variant), TARGETS[variant]
@@ -101,7 +104,7 @@ def _price(faults: Faults, variant: str) -> Statement:
             f"rounds, and there are {ratio.runs}."
         ),
     }[outcome]
-    return Statement(name, outcome, text, numbers, rebuild)
+    return Statement(name, tested, outcome, text, numbers, rebuild)
 
 
 def within(ratio: Estimate, target: float) -> Outcome:

@@ -124,6 +124,6 @@ def load_part(module: str) -> Any:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        install = 'pip install "dmlf[workflow]"'
+        install = 'pip install -e ".[workflow]"'
         raise DependencyMissing("matplotlib", str(error), install) from error
     return import_module(f"{__name__}.{module}")

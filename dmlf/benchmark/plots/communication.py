@@ -1,4 +1,4 @@
-"""Where the time of a step goes: stacked bars, a panel per task and reduction."""
+"""Where the time of a step goes: stacked bars, a panel per task and reduction that was run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _PARTS = (
     ("data, forward, backward", style.BLUE, ""),
     ("reduce and send", style.ORANGE, "////"),
     ("waiting to receive", palette.STRAW, "...."),
+    ("communication, not split", style.GREY, "xxxx"),
     ("optimizer", style.GREEN, "\\\\\\\\"),
     ("other", style.PALE, ""),
 )
@@ -50,7 +51,7 @@ def render(table: Table) -> Figure:
         panel.set_title(f"{cohort.label}, {reduction} reduction")
         _draw(panel, cohort, reduction, slots[cohort.label])
     points = [point for cohort, reduction in shown for point in cohort.points(reduction)]
-    style.legend(figure, _part_keys(), _reading_keys(points))
+    style.legend(figure, _part_keys(points), _reading_keys(points))
     return figure
 
 
@@ -116,7 +117,7 @@ def _places(points: Sequence[Point]) -> tuple[list[float], list[str]]:
         strategy, size = point.contestant.strategy, point.contestant.world_size
         y += 0.45 if size != previous else 0.0
         previous = size
-        calibrated = "*" if point.runs[0].phase_source == "calibrated" else ""
+        calibrated = "*" if _calibrated(point) else ""
         labels.append("serial" if strategy == "serial" else f"{strategy}{calibrated}, W = {size}")
         places.append(y)
         y += 1.0
@@ -125,6 +126,8 @@ def _places(points: Sequence[Point]) -> tuple[list[float], list[str]]:
 
 def _parts_ms(point: Point) -> tuple[float, ...]:
     """Medians of the parts over runs; what they leave of the median step is `other`.
+
+    What is calibrated is not split: only its sum is known.
 
     Communication that ran beside computation is not drawn: it took no time of its own.
     """
@@ -137,13 +140,21 @@ def _parts_ms(point: Point) -> tuple[float, ...]:
     waiting = min(median("wait_s"), exposed)
     optimizer = median("optimizer_s")
     rest = median("step_time_s") - compute - exposed - optimizer
-    return compute, exposed - waiting, waiting, optimizer, max(0.0, rest)
+    split = (0.0, 0.0, exposed) if _calibrated(point) else (exposed - waiting, waiting, 0.0)
+    return compute, *split, optimizer, max(0.0, rest)
 
 
-def _part_keys() -> list[Patch]:
+def _calibrated(point: Point) -> bool:
+    return point.runs[0].phase_source == "calibrated"
+
+
+def _part_keys(points: Sequence[Point]) -> list[Patch]:
+    """Entries of the parts that some bar has."""
+    longest = [max(parts) for parts in zip(*map(_parts_ms, points), strict=True)]
     return [
         Patch(facecolor=color, hatch=hatch, edgecolor="white", label=name)
-        for name, color, hatch in _PARTS
+        for (name, color, hatch), length_ms in zip(_PARTS, longest, strict=True)
+        if length_ms > 0
     ]
 
 
@@ -166,6 +177,6 @@ def _reading_keys(points: Sequence[Point]) -> list[Line2D]:
                 label="pale: oversubscribed",
             )
         )
-    if any(point.runs[0].phase_source == "calibrated" for point in points):
+    if any(map(_calibrated, points)):
         entries.append(Line2D([], [], linestyle="", label="* calibrated, not measured"))
     return entries

@@ -91,10 +91,10 @@ def _mark(axes: Axes, x: float, y: float, look: style.Look, held_out: bool) -> N
         [y],
         linestyle="",
         marker=look.marker,
-        markersize=5.0,
+        markersize=7.0 if held_out else 4.0,
         color=look.color,
-        markerfacecolor="white" if held_out else look.color,
-        markeredgewidth=1.2,
+        markeredgecolor=style.INK if held_out else look.color,
+        markeredgewidth=1.3,
         zorder=3,
     )
 
@@ -102,19 +102,20 @@ def _mark(axes: Axes, x: float, y: float, look: style.Look, held_out: bool) -> N
 def _reading_keys() -> list[Line2D]:
     return [
         Line2D([], [], color=style.INK, linewidth=1.2, label="model"),
-        _point_key("fitted", style.INK),
-        _point_key("held out and predicted", "white"),
+        _point_key("fitted", style.GREY, 4.0),
+        _point_key("dark edge: held out and predicted", style.INK, 7.0),
     ]
 
 
-def _point_key(label: str, face: str) -> Line2D:
+def _point_key(label: str, edge: str, size: float) -> Line2D:
     return Line2D(
         [],
         [],
         linestyle="",
         marker="o",
-        markersize=5.0,
-        color=style.INK,
-        markerfacecolor=face,
+        markersize=size,
+        color=style.GREY,
+        markeredgecolor=edge,
+        markeredgewidth=1.3,
         label=label,
     )

@@ -1,4 +1,4 @@
-"""Scaling efficiency, strong and weak: a row per experiment, a column for each of two bases."""
+"""Scaling efficiency, strong and weak: a panel per experiment, reduction and base."""
 
 from __future__ import annotations
 
@@ -22,35 +22,31 @@ def render(table: Table) -> Figure:
     In weak scaling W times the work is done at world size W, so that the same ratio is the time of
     a step at world size 1 over that at W. The base's batch is one rank's there.
     """
-    rows = [
-        (cohort, reduction)
+    parts = [
+        (cohort, reduction, base)
         for cohort in sorted(cohorts(table.runs), key=lambda c: c.experiment != STRONG)
         for reduction in cohort.reductions()
-        if any(_marks(cohort, reduction, base) for base in _BASES)
+        for base in _BASES
+        if _marks(cohort, reduction, base)
     ]
-    if not rows:
+    if not parts:
         return style.note("No checked run at world size 1 to compare with: no efficiency to show.")
-    looks = style.looks(strategies(p for cohort, _ in rows for p in cohort.points()))
-    most = max(len(_world_sizes(cohort)) for cohort, _ in rows)
+    looks = style.looks(strategies(p for cohort, _, _ in parts for p in cohort.points()))
+    most = max(len(_world_sizes(cohort)) for cohort, _, _ in parts)
     width = panel_width(len(looks) - 1, most, 4.6)
-    figure, axes = style.panels(len(_BASES), width, [3.0] * len(rows))
-    for row, (cohort, reduction) in enumerate(rows):
-        sizes = _world_sizes(cohort)
+    figure, panels = style.flow(len(parts), len(_BASES), width, 3.0)
+    for panel, (cohort, reduction, base) in zip(panels, parts, strict=True):
         top = max([1.0, *(m.highest for b in _BASES for m in _marks(cohort, reduction, b))])
-        for column, base in enumerate(_BASES):
-            panel = axes[row][column]
-            experiment = f"{cohort.experiment.capitalize()} scaling: {cohort.task}, {reduction}"
-            variant = cohort.label.partition(" (")[2]
-            panel.set_title(
-                f"{experiment}{f' ({variant}' if variant else ''}\nbase: {base}", loc="left"
-            )
-            marks = _marks(cohort, reduction, base)
-            draw_series(panel, marks, sizes, looks)
-            if marks:
-                _frame(panel, top)
-        axes[row][0].set_ylabel("efficiency")
+        experiment = f"{cohort.experiment.capitalize()} scaling: {cohort.task}, {reduction}"
+        variant = cohort.label.partition(" (")[2]
+        panel.set_title(
+            f"{experiment}{f' ({variant}' if variant else ''}\nbase: {base}", loc="left"
+        )
+        draw_series(panel, _marks(cohort, reduction, base), _world_sizes(cohort), looks)
+        _frame(panel, top)
+        panel.set_ylabel("efficiency")
     ideal = Line2D([], [], color=style.GREY, linestyle="--", label="ideal: 100 %")
-    shown = [m for cohort, reduction in rows for b in _BASES for m in _marks(cohort, reduction, b)]
+    shown = [mark for part in parts for mark in _marks(*part)]
     add_legend(figure, shown, looks, [ideal])
     return figure
 

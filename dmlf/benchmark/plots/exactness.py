@@ -1,4 +1,4 @@
-"""What exact reduction costs: throughput and bytes, exact over float32, a row per task."""
+"""What exact reduction costs: a panel for throughput and one for bytes, exact over float32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from dmlf.benchmark.plots.series import Mark, add_legend, draw_series
 from dmlf.benchmark.statistics import median_estimate, ratio_estimate
 from dmlf.benchmark.table import Table
 
-_SPEED, _BYTES = "throughput_samples_per_s", "payload_bytes_per_step"
+_SPEED = "throughput_samples_per_s"
+_VIEWS = (
+    (_SPEED, "speed", "throughput, exact / float32"),
+    ("payload_bytes_per_step", "traffic", "payload bytes, exact / float32"),
+)
 
 
 def render(table: Table) -> Figure:
@@ -19,22 +23,16 @@ def render(table: Table) -> Figure:
     if not shown:
         return style.note("No strategy has checked runs with both float32 and exact reduction.")
     looks = style.looks(strategies(p for cohort in shown for p in cohort.points("exact")))
-    figure, axes = style.panels(2, 4.6, [3.0] * len(shown))
-    for row, cohort in enumerate(shown):
+    parts = [(c, view) for c in shown for view in _VIEWS if _marks(c, view[0])]
+    figure, panels = style.flow(len(parts), 2, 4.6, 3.0)
+    for panel, (cohort, (measure, title, label)) in zip(panels, parts, strict=True):
         sizes = sorted({contestant.world_size for contestant in cohort.contestants()})
-        for column, (measure, title, label) in enumerate(
-            (
-                (_SPEED, "speed", "throughput, exact / float32"),
-                (_BYTES, "traffic", "payload bytes, exact / float32"),
-            )
-        ):
-            panel = axes[row][column]
-            marks = _marks(cohort, measure)
-            panel.set_title(f"{cohort.label}: {title}")
-            draw_series(panel, marks, sizes, looks)
-            panel.axhline(1.0, color=style.GREY, linestyle="--", linewidth=1.1, zorder=1)
-            panel.set_ylim(0, 1.15 * max([1.0, *(mark.highest for mark in marks)]))
-            panel.set_ylabel(label)
+        marks = _marks(cohort, measure)
+        panel.set_title(f"{cohort.label}: {title}")
+        draw_series(panel, marks, sizes, looks)
+        panel.axhline(1.0, color=style.GREY, linestyle="--", linewidth=1.1, zorder=1)
+        panel.set_ylim(0, 1.15 * max([1.0, *(mark.highest for mark in marks)]))
+        panel.set_ylabel(label)
     marks = [mark for cohort in shown for mark in _marks(cohort, _SPEED)]
     add_legend(figure, marks, looks)
     return figure

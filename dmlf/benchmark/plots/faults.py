@@ -14,6 +14,7 @@ from dmlf.benchmark.faults.load import Faults
 from dmlf.benchmark.faults.summary import Kind, kinds
 from dmlf.benchmark.plots import style
 
+_ENOUGH_FOR_A_MEDIAN = 3
 _SHORTEST_S = 1e-4  # what was quicker is drawn there
 _LOOK = style.Look(style.BLUE, "o", style.SOLID)
 _SILENCE: Mapping[str, Any] = {"color": style.INK, "linestyle": "--", "linewidth": 1.0}
@@ -36,18 +37,17 @@ def render(faults: Faults) -> Figure:
     recovered.set_yticks(range(len(shown)), [""] * len(shown))
     for timeout_s in timeouts:
         noticed.axvline(timeout_s, **_SILENCE, zorder=1)
-    style.legend(
-        figure,
-        [
-            Line2D(
-                [], [], color=_LOOK.color, marker="o", linestyle="", markersize=4,
-                alpha=0.5, label="one recovery",
-            ),
-            Line2D([], [], color=_LOOK.color, marker="|", linestyle="", markersize=12,
-                   markeredgewidth=2, label="median"),
-            style.line_key(_SILENCE, "timeout, where only silence tells"),
-        ],
+    dot = Line2D(
+        [], [], color=_LOOK.color, marker="o", linestyle="", markersize=4, alpha=0.5,
+        label="one recovery",
     )  # fmt: skip
+    bar = Line2D(
+        [], [], color=_LOOK.color, marker="|", linestyle="", markersize=12, markeredgewidth=2,
+        label=f"median, of {_ENOUGH_FOR_A_MEDIAN} or more",
+    )  # fmt: skip
+    has_medians = any(len(kind.recovery_s) >= _ENOUGH_FOR_A_MEDIAN for kind in shown)
+    silence = style.line_key(_SILENCE, "timeout, where only silence tells")
+    style.legend(figure, [dot, bar, silence] if has_medians else [dot, silence])
     return figure
 
 
@@ -66,7 +66,7 @@ def _draw(axes: Axes, title: str, shown: Sequence[Kind], times: Sequence[Sequenc
             values, [row] * len(values), linestyle="", marker="o", markersize=5,
             color=_LOOK.color, alpha=0.5, markeredgewidth=0, zorder=3,
         )  # fmt: skip
-        if values:
+        if len(values) >= _ENOUGH_FOR_A_MEDIAN:
             axes.plot(
                 [statistics.median(values)], [row], linestyle="", marker="|", markersize=14,
                 markeredgewidth=2.2, color=_LOOK.color, zorder=4,

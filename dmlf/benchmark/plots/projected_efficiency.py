@@ -18,6 +18,7 @@ from dmlf.benchmark.projection.rows import SCALINGS, SIMULATED, Row, contestant_
 _CLEAR = 0.01
 """Contestants less than a percentage point apart are not told apart."""
 
+_SIZE, _SMALL = 6.5, 3.0
 _TITLES = {"weak": "weak scaling: the work grows", "strong": "strong scaling: the work is shared"}
 
 
@@ -33,7 +34,7 @@ class Crossing:
 
 
 def render(projection: Projection) -> Figure:
-    """One panel a scaling; a line a contestant; hollow points are from closed forms."""
+    """One panel a scaling; a line a contestant; small points are from closed forms."""
     scalings = [s for s in SCALINGS if any(row.scaling == s for row in projection.rows)]
     if not scalings:
         return style.note("The projection has no rows.")
@@ -46,19 +47,26 @@ def render(projection: Projection) -> Figure:
             for name in names
         }
         panel.set_title(_TITLES[scaling])
-        for name, rows in lines.items():
+        for index, (name, rows) in enumerate(lines.items()):
             draw_line(
                 panel,
                 [row.world_size for row in rows],
                 [row.efficiency for row in rows],
                 [row.method == SIMULATED for row in rows],
                 looks[name],
+                broad=any(_coincide(rows, lines[later]) for later in names[index + 1 :]),
             )
         _frame(panel)
         _annotate(panel, crossings(lines), [row for own in lines.values() for row in own])
     axes[0][0].set_ylabel("efficiency")
     style.legend(figure, [style.key(looks[name], name) for name in names], reading_keys())
     return figure
+
+
+def _coincide(mine: Sequence[Row], theirs: Sequence[Row]) -> bool:
+    """Whether two contestants are nowhere clearly apart."""
+    pairs = zip(mine, theirs, strict=False)
+    return all(abs(one.efficiency - other.efficiency) < _CLEAR for one, other in pairs)
 
 
 def label(row: Row) -> str:
@@ -72,12 +80,14 @@ def projected_looks(names: Sequence[str]) -> dict[str, style.Look]:
         "ring": style.Look(style.BLUE, "o", style.SOLID),
         "parameter_server, 1 server": style.Look(style.VERMILION, "s", (0, (5, 1.5))),
     }
+    # Not the colours that stand for a strategy or the peer elsewhere.
     free = [
-        style.Look(style.PURPLE, "v", (0, (1, 1))),
-        style.Look(style.GREEN, "^", (0, (5, 1, 1, 1))),
-        style.Look(style.ORANGE, "P", style.SOLID),
-        style.Look(style.SKY, "X", (0, (3, 1))),
-        style.Look(style.INK, "d", (0, (2, 1))),
+        style.Look(style.ORANGE, "P", (0, (1, 1))),
+        style.Look(style.INK, "d", (0, (5, 1, 1, 1))),
+        style.Look(style.GREY, "X", (0, (3, 1))),
+        style.Look(style.ORANGE, "v", style.SOLID),
+        style.Look(style.INK, "^", (0, (2, 1))),
+        style.Look(style.GREY, "h", style.SOLID),
     ]
     others = [name for name in names if name not in known]
     looks = {name: free[index % len(free)] for index, name in enumerate(others)}
@@ -88,26 +98,33 @@ def draw_line(
     panel: Axes,
     places: Sequence[float],
     values: Sequence[float],
-    filled: Sequence[bool],
+    simulated: Sequence[bool],
     look: style.Look,
+    broad: bool = False,
 ) -> None:
-    """A contestant's line; the points that were not simulated are hollow."""
-    panel.plot(places, values, color=look.color, linestyle=look.dashes, linewidth=1.2, zorder=2)
-    for place, value, full in zip(places, values, filled, strict=True):
+    """A contestant's line; the points that were not simulated are small.
+
+    broad: seen on both sides of a line that is drawn onto it later.
+    """
+    more = 3.0 if broad else 0.0
+    panel.plot(
+        places, values, color=look.color, linestyle=look.dashes, linewidth=1.2 + more, zorder=2
+    )
+    for place, value, full in zip(places, values, simulated, strict=True):
         panel.plot(
-            [place], [value], linestyle="", marker=look.marker, markersize=5.5, color=look.color,
-            markerfacecolor=look.color if full else "white", markeredgewidth=1.2, zorder=3,
+            [place], [value], linestyle="", marker=look.marker, color=look.color,
+            markersize=more + (_SIZE if full else _SMALL), markeredgewidth=0, zorder=3,
         )  # fmt: skip
 
 
 def reading_keys() -> list[Line2D]:
     """How the points are read."""
     return [
-        Line2D([], [], color=style.GREY, marker="o", linestyle="", markersize=6, label="simulated"),
         Line2D(
-            [], [], color=style.GREY, marker="o", linestyle="", markersize=6,
-            markerfacecolor="white", label="hollow: closed form",
-        ),
+            [], [], color=style.GREY, marker="o", linestyle="", markersize=size,
+            markeredgewidth=0, label=label,
+        )
+        for size, label in ((_SIZE, "simulated"), (_SMALL, "small: closed form"))
     ]  # fmt: skip
 
 

@@ -15,11 +15,11 @@ from dmlf.benchmark.plots import style
 from dmlf.benchmark.statistics import Estimate
 
 # The part of a world size's place that its contestants spread over.
-_SPREAD = 0.66
+_SPREAD = 0.5
 # Up to so many contestants, markers have room at full size.
 _FEW = 5
 # Inches between two contestants that keep their markers and dots apart, and the widest panel.
-_SPACING_INCHES = 0.2
+_SPACING_INCHES = 0.16
 _WIDEST_INCHES = 10.0
 
 
@@ -51,24 +51,23 @@ def draw_series(
     world_sizes: Sequence[int],
     looks: Mapping[str, style.Look],
 ) -> None:
-    """Draw marks on a categorical world-size axis, strategies beside each other."""
+    """Draw marks on a categorical world-size axis, those of one size beside each other."""
     style.world_size_axis(axes, world_sizes)
-    if not marks:
-        axes.set_axis_off()
-        axes.text(
-            0.5, 0.5, "no run to show", transform=axes.transAxes, ha="center", color=style.GREY
-        )
-        return
     names = sorted({mark.strategy for mark in marks}, key=strategy_order)
     spacing = _SPREAD / max(len(names) - 1, 3)
     size = 6.0 if len(names) <= _FEW else 4.4
-    for index, name in enumerate(names):
-        offset = spacing * (index - (len(names) - 1) / 2)
+    # Around the place of a size stand only those that are there.
+    present = {w: [n for n in names if _mark(marks, n, w)] for w in world_sizes}
+    for name in names:
         look = looks[name]
         own = {mark.world_size: mark for mark in marks if mark.strategy == name}
+        places = {
+            w: world_sizes.index(w) + spacing * (present[w].index(name) - (len(present[w]) - 1) / 2)
+            for w in own
+        }
         # A world size without runs is a gap: a line across it would suggest a value.
         axes.plot(
-            [place + offset for place in range(len(world_sizes))],
+            [places.get(w, math.nan) for w in world_sizes],
             [own[w].estimate.median if w in own else math.nan for w in world_sizes],
             color=look.color,
             linestyle=look.dashes,
@@ -78,7 +77,7 @@ def draw_series(
         for world_size, mark in own.items():
             style.draw_point(
                 axes,
-                world_sizes.index(world_size) + offset,
+                places[world_size],
                 mark.values,
                 mark.estimate,
                 look,
@@ -86,6 +85,10 @@ def draw_series(
                 size=size,
                 aside=0.4 * spacing,
             )
+
+
+def _mark(marks: Sequence[Mark], strategy: str, world_size: int) -> bool:
+    return any((m.strategy, m.world_size) == (strategy, world_size) for m in marks)
 
 
 def add_legend(

@@ -115,6 +115,16 @@ def panels(columns: int, width: float, heights: Sequence[float]) -> tuple[Figure
     return figure, [list(row) for row in axes]
 
 
+def flow(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels, filled line by line and none of them empty; sizes in inches."""
+    columns = min(columns, count)
+    figure, axes = panels(columns, width, [height] * -(-count // columns))
+    places = [panel for row in axes for panel in row]
+    for spare in places[count:]:
+        spare.remove()
+    return figure, places[:count]
+
+
 def note(text: str) -> Figure:
     """A figure that says why there is nothing to draw."""
     figure = Figure(figsize=(7, 1.6), layout="constrained")
@@ -126,7 +136,7 @@ def note(text: str) -> Figure:
 
 def legend(figure: Figure, *groups: Sequence[Artist]) -> None:
     """One legend under all panels, where it cannot cover data; every group starts a new line."""
-    columns = max(1, min(int(figure.get_figwidth() // 1.9), max(len(group) for group in groups)))
+    columns = max(1, min(int(figure.get_figwidth() // 2.1), max(len(group) for group in groups)))
     lines = [
         list(group[start : start + columns])
         for group in groups

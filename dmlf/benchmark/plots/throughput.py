@@ -1,4 +1,4 @@
-"""Throughput over world size: one row of panels per task, one column per reduction."""
+"""Throughput over world size: a panel per task and reduction."""
 
 from __future__ import annotations
 
@@ -26,23 +26,20 @@ def render(table: Table) -> Figure:
     shown = [cohort for cohort in cohorts(table.runs) if cohort.points()]
     if not shown:
         return style.note("No run with a passed correctness check: there is no speed to show.")
-    present = {reduction for cohort in shown for reduction in cohort.reductions()}
-    reductions = [reduction for reduction in ("float32", "exact") if reduction in present]
+    parts = [(cohort, reduction) for cohort in shown for reduction in cohort.reductions()]
     looks = style.looks(strategies(point for cohort in shown for point in cohort.points()))
     sizes = max(len(_world_sizes(cohort)) for cohort in shown)
-    width = panel_width(len(looks), sizes, 6.4 if len(reductions) == 1 else 4.6)
-    figure, axes = style.panels(len(reductions), width, [3.3] * len(shown))
-    for row, cohort in enumerate(shown):
-        for column, reduction in enumerate(reductions):
-            panel = axes[row][column]
-            panel.set_title(f"{cohort.label}, {reduction} reduction")
-            draw_series(panel, _marks(cohort, reduction), _world_sizes(cohort), looks)
-            _ideal(panel, cohort, reduction)
-            if reduction == "float32":
-                _ceiling(panel, cohort)
-        axes[row][0].set_ylabel("throughput (samples/s)")
+    width = panel_width(len(looks), sizes, 6.4 if len(parts) == 1 else 4.6)
+    figure, panels = style.flow(len(parts), 2, width, 3.3)
+    for panel, (cohort, reduction) in zip(panels, parts, strict=True):
+        panel.set_title(f"{cohort.label}, {reduction} reduction")
+        draw_series(panel, _marks(cohort, reduction), _world_sizes(cohort), looks)
+        _ideal(panel, cohort, reduction)
+        if reduction == "float32":
+            _ceiling(panel, cohort)
+        panel.set_ylabel("throughput (samples/s)")
     ideal = Line2D([], [], color=style.GREY, linestyle="--", label="ideal: world size x serial")
-    marks = [m for cohort in shown for r in reductions for m in _marks(cohort, r)]
+    marks = [m for cohort, r in parts for m in _marks(cohort, r)]
     lines = [ideal]
     if any(_ceilings(cohort) for cohort in shown):
         lines.append(style.line_key(_CEILING_LINE, "ceiling: same ranks, no synchronisation"))

@@ -1,8 +1,9 @@
 """The report: what the runs show, for a reader who knows nothing of the code.
 
-The order is the argument's: the answer, then why the runs are right, then how far the numbers can
-be trusted, then the numbers. Every sentence with a number in it is produced from the table. One
-text, in Markdown, is written as it is and as a page of HTML.
+The order is the argument's: the answer, how far to trust it, why the runs are right, then speed,
+its price, all-reduce alone and faults; what fewer readers look for follows, and what is looked up
+comes last. Every sentence with a number in it is produced from the table. One text, in Markdown, is
+written as it is and as a page of HTML.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dmlf.benchmark.report import (
     environment,
     faults,
     figures,
+    opening,
     projection,
     rebuild,
     steps,
@@ -40,17 +42,20 @@ TITLE = "Distributed training: does it compute the same, and is it faster?"
 FINDINGS_NAME = "findings.json"
 # In the order of the report. A section more is a file more, and a line here.
 SECTIONS: tuple[Section, ...] = (
+    opening.section,
     answer.section,
+    validity.box_section,
     correctness.section,
-    validity.section,
     correctness.not_completed_section,
-    environment.section,
-    figures.section,
+    figures.first_section,
     collectives.section,
-    cost_model.section,
     faults.section,
+    figures.other_section,
+    cost_model.section,
     projection.section,
     steps.section,
+    validity.section,
+    environment.section,
     appendix.claims_section,
     appendix.runs_section,
     rebuild.section,
@@ -103,19 +108,7 @@ def write_report(
 
 def render(material: Material) -> str:
     """Return the report's text."""
-    blocks = [f"# {TITLE}", _opening(material)]
+    blocks = [f"# {TITLE}"]
     for section in SECTIONS:
         blocks.extend(section(material))
     return "\n\n".join(blocks) + "\n"
-
-
-def _opening(material: Material) -> str:
-    tasks = len({cohort.task for cohort in material.cohorts})
-    return (
-        "One model is trained on one data set in several ways: by one process alone (*serial*), "
-        "and by several processes that exchange gradients after every step. This report compares "
-        "the ways: first whether they compute the same, then how fast they do. "
-        f"It was generated from {len(material.table.runs)} planned runs of {tasks} "
-        f"task{'s' * (tasks != 1)}; every sentence with a number is computed from them. "
-        "Words that are not plain English are explained under [Words](#words)."
-    )

@@ -1,198 +1,141 @@
-"""The first paragraph: what a reader who stops there should take away, from judged claims only."""
+"""What a reader who stops there should take away: verdicts, one small table, and its caveats."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dmlf.benchmark.claims import Judged, Outcome
+from dmlf.benchmark.claims import Judged
 from dmlf.benchmark.cohorts import Cohort, Contestant
 from dmlf.benchmark.noise import noise
 from dmlf.benchmark.report import faults
-from dmlf.benchmark.report.markdown import code, count, escape, listing
+from dmlf.benchmark.report.markdown import bullets, code, count, escape, listing, table
 from dmlf.benchmark.report.material import Material
-from dmlf.benchmark.statements import PEER
-from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM, median_estimate
-from dmlf.benchmark.table import STRONG
-
-_ORDER = (
-    (Outcome.HOLDS, "faster than"),
-    (Outcome.DOES_NOT_HOLD, "slower than"),
-    (Outcome.NOT_DISTINGUISHABLE, "not distinguishable from"),
+from dmlf.benchmark.report.verdicts import (
+    CEILING_KIND,
+    PEER_KIND,
+    SERIAL_KIND,
+    compared,
+    headline_sizes,
+    verdicts,
 )
+from dmlf.benchmark.statements import PEER
+from dmlf.benchmark.statistics import median_estimate
+from dmlf.benchmark.table import STRONG
 
 
 def section(material: Material) -> Iterator[str]:
-    """A paragraph for every comparable part of the table, and one on injected faults."""
+    """The answer of every comparable part of the table, of the peer, and of injected faults."""
     yield "## The answer"
     if not material.judged:
         yield "The table has no runs."
     for cohort, judged in material.judged:
-        yield answer(cohort, judged)
+        yield from answer(cohort, judged)
+    yield from _peer(material.cohorts)
     survived = faults.answer(material.faults)
     if survived is not None:
         yield survived
 
 
-def answer(cohort: Cohort, judged: Sequence[Judged]) -> str:
-    """One paragraph on a cohort. Oversubscribed and loaded points are left out; that is said."""
-    sentences = [
-        item.text
-        for item in judged
-        if item.claim.kind in ("correctness", "exact_bits")
-        and (item.claim.kind == "correctness" or item.outcome != Outcome.NO_DATA)
-    ]
-    sentences += _experiment(cohort)
-    sentences += _speed(cohort, judged)
-    sentences += _accuracy(cohort, judged)
-    sentences += _convergence(judged)
-    sentences += _price(judged)
-    left_out = sorted(
-        {
-            point.contestant.world_size
-            for point in cohort.points()
-            if (point.oversubscribed or point.loaded) and point.contestant.world_size > 1
-        }
+def answer(cohort: Cohort, judged: Sequence[Judged]) -> Iterator[str]:
+    """Verdicts on a cohort, the ratios behind them, and what is left out."""
+    yield f"**{escape(cohort.label)}.**{_experiment(cohort)}"
+    yield bullets(verdicts(cohort, judged))
+    rows = _rows(judged)
+    if rows:
+        yield _table(rows)
+    caveats = _caveats(cohort, bool(rows))
+    if caveats:
+        yield " ".join(caveats)
+
+
+def _experiment(cohort: Cohort) -> str:
+    if cohort.experiment == STRONG:
+        return ""
+    return (
+        f" Every rank has {cohort.runs[0].samples_per_rank} samples of each step, so that W ranks "
+        "do W times the work of serial, which has one rank's."
     )
-    if left_out:
-        sizes = listing([str(size) for size in left_out])
+
+
+def _rows(judged: Sequence[Judged]) -> list[list[str]]:
+    """Every float32 contestant at the sizes that the verdicts are on, in the claims' order."""
+    against_peer = _numbers(judged, PEER_KIND, "ratio")
+    of_ceiling = _numbers(judged, CEILING_KIND, "share")
+    return [
+        [
+            str(item.claim.world_size),
+            code(item.claim.subject),
+            item.finding.numbers["ratio"],
+            against_peer.get(item.claim.who, ""),
+            of_ceiling.get(item.claim.who, ""),
+            item.finding.reservation,
+        ]
+        for size in headline_sizes(judged)
+        for item in compared(judged, SERIAL_KIND)
+        if item.claim.world_size == size
+    ]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows under their header, without columns that say nothing."""
+    header = (
+        "workers",
+        "strategy",
+        "times serial",
+        f"times {PEER}",
+        "% of the ceiling",
+        "reservation",
+    )
+    full = [column for column in range(len(header)) if any(row[column] for row in rows)]
+    right = [place for place, column in enumerate(full) if column in (0, 2, 3, 4)]
+    return table(
+        [header[column] for column in full],
+        [[row[column] for column in full] for row in rows],
+        right=right,
+    )
+
+
+def _numbers(judged: Sequence[Judged], kind: str, name: str) -> dict[str, str]:
+    return {item.claim.who: item.finding.numbers[name] for item in compared(judged, kind)}
+
+
+def _caveats(cohort: Cohort, has_table: bool) -> list[str]:
+    sentences = []
+    serial = cohort.point(Contestant("serial", "float32", 1))
+    if has_table and serial is not None:
         sentences.append(
-            "Oversubscribed points (more processes than cores) and those measured beside other "
-            f"work, here some at world size {sizes}, are shown below and left out here."
+            f"Serial reaches {median_estimate(serial.throughput).text()} samples/s. Brackets hold "
+            "95 % intervals."
         )
+        if any(cohort.ceiling(size) for size in cohort.planned_ceilings()):
+            sentences.append("The ceiling is what the same ranks reach that never synchronise.")
+    points = [point for point in cohort.points() if point.contestant.world_size > 1]
+    crowded = sorted({p.contestant.world_size for p in points if p.oversubscribed})
+    if crowded:
+        sentences.append(
+            "Oversubscribed points (more processes than cores), here some at world size "
+            f"{listing([str(size) for size in crowded])}, are left out where that is not said."
+        )
+    loaded = sum(point.loaded for point in points)
+    if loaded:
+        sentences.append(f"Left out: {count(loaded, 'point')} measured beside other work.")
     unsteady = sum("unsteady" in verdict.noticed for verdict in noise(cohort))
     if unsteady:
         sentences.append(
             f"The runs of {count(unsteady, 'point')} differ too much among themselves for any "
             "statement (see [Validity](#validity))."
         )
-    return f"**{escape(cohort.label)}.** {' '.join(sentences)}"
-
-
-def _experiment(cohort: Cohort) -> list[str]:
-    if cohort.experiment == STRONG:
-        return []
-    samples = cohort.runs[0].samples_per_rank
-    return [
-        f"Every rank has {samples} samples of each step, so that W ranks do W times the work of "
-        "serial, which has one rank's."
-    ]
-
-
-def _convergence(judged: Sequence[Judged]) -> list[str]:
-    items = [i for i in judged if i.claim.kind == "convergence" and i.outcome != Outcome.NO_DATA]
-    if not items:
-        return []
-    later = [
-        f"{code(item.claim.subject)} at world size {item.claim.world_size}"
-        for item in items
-        if item.outcome != Outcome.HOLDS
-    ]
-    if not later:
-        return ["None needs more epochs than serial to the target accuracy."]
-    return [f"More epochs than serial to the target accuracy are needed by {listing(later)}."]
-
-
-def _speed(cohort: Cohort, judged: Sequence[Judged]) -> list[str]:
-    against_serial = _comparisons(judged, "speed_against_serial")
-    if not against_serial:
-        return [
-            "No statement is made on speed: that takes at least "
-            f"{MIN_REPEATS_FOR_CLAIM} checked runs of serial and of a distributed strategy at a "
-            "world size above 1, steady, and on cores that nothing else was using."
-        ]
-    serial = cohort.point(Contestant("serial", "float32", 1))
-    base = "" if serial is None else f"{median_estimate(serial.throughput).text()} samples/s"
-    sentences = [f"Serial reaches {base}."] if base else []
-    sentences += _grouped(against_serial, "serial")
-    sentences += _grouped(_comparisons(judged, f"speed_against_{PEER}"), code(PEER))
-    sentences += _shares(_comparisons(judged, "share_of_ceiling"))
-    return [*sentences, "Brackets hold 95 % intervals."]
-
-
-def _comparisons(judged: Sequence[Judged], kind: str) -> list[Judged]:
-    return [
-        item
-        for item in judged
-        if item.claim.kind == kind
-        and item.outcome != Outcome.NO_DATA
-        and not item.finding.reservation
-        and (item.claim.world_size or 0) > 1
-        and not item.claim.subject.endswith(", exact")
-    ]
-
-
-def _grouped(items: Sequence[Judged], other: str) -> list[str]:
-    sentences = []
-    for size in sorted({item.claim.world_size or 0 for item in items}):
-        parts = []
-        for outcome, relation in _ORDER:
-            names = [
-                f"{code(item.claim.subject)} ({item.finding.numbers['ratio']} times)"
-                for item in items
-                if item.outcome == outcome and item.claim.world_size == size
-            ]
-            if names:
-                verb = "is" if len(names) == 1 else "are"
-                parts.append(f"{listing(names)} {verb} {relation} {other}")
-        sentences.append(f"At world size {size}, {'; '.join(parts)}.")
     return sentences
 
 
-def _shares(items: Sequence[Judged]) -> list[str]:
-    sentences = []
-    for size in sorted({item.claim.world_size or 0 for item in items}):
-        names = [
-            f"{code(item.claim.subject)} {item.finding.numbers['share']} %"
-            for item in items
-            if item.claim.world_size == size
-        ]
-        sentences.append(
-            f"Of the throughput of {size} ranks that never synchronise, {listing(names)} "
-            f"{'is' if len(names) == 1 else 'are'} reached."
-        )
-    return sentences
-
-
-def _accuracy(cohort: Cohort, judged: Sequence[Judged]) -> list[str]:
-    items = [item for item in judged if item.claim.kind == "accuracy"]
-    known = [item for item in items if item.outcome != Outcome.NO_DATA]
-    if not known:
-        return []
-    limit = known[0].finding.numbers["limit"]
-    away = [
-        f"{code(item.claim.subject)} ({item.finding.numbers['worst']} points)"
-        for item in known
-        if item.outcome == Outcome.DOES_NOT_HOLD
-    ]
-    base = f"{limit} percentage points from serial's test accuracy{_serial_accuracy(cohort)}"
-    if away:
-        return [f"More than {base} in some run: {listing(away)}."]
-    whose = listing([code(item.claim.subject) for item in known])
-    if len(known) == len(items):
-        whose = "all distributed strategies"
-    return [f"The runs of {whose} end at most {base}."]
-
-
-def _serial_accuracy(cohort: Cohort) -> str:
-    serial = cohort.point(Contestant("serial", "float32", 1))
-    values = [] if serial is None else serial.values("test_accuracy")
-    return f" ({100 * median_estimate(values).median:.1f} %)" if values else ""
-
-
-def _price(judged: Sequence[Judged]) -> list[str]:
-    items = [
-        item
-        for item in judged
-        if item.claim.kind == "price_of_exactness"
-        and item.outcome != Outcome.NO_DATA
-        and not item.finding.reservation
-        and (item.claim.world_size or 0) > 1
-    ]
-    if not items:
-        return []
-    names = [
-        f"{item.finding.numbers['ratio']} for "
-        f"{code(item.claim.subject.removesuffix(', exact'))} at world size {item.claim.world_size}"
-        for item in items
-    ]
-    return [f"Throughput with exact reduction, relative to float32, is {listing(names)}."]
+def _peer(parts: Sequence[Cohort]) -> Iterator[str]:
+    """What the peer is like, once, and which of ours is like it."""
+    present = {point.contestant.strategy for cohort in parts for point in cohort.points()}
+    if PEER not in present:
+        return
+    text = f"**The peer.** {code(PEER)} is PyTorch's DDP over Gloo, which sends through loopback"
+    if "ring-tcp" in present:
+        text += f"; {code('ring-tcp')} does so too and is the like-for-like comparison"
+    if "ring-shm" in present:
+        text += f"; {code('ring-shm')} shows what shared memory adds to that"
+    yield f"{text}."

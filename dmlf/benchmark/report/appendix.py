@@ -35,12 +35,12 @@ _WORDS = {
     "when each worker's part of it does, so that the global batch grows.",
     "target accuracy": "99 % of the test accuracy that serial training of the same seed ends with.",
     "contaminated": "measured while another measured run had the machine too.",
-    "loaded": "measured while the load average showed more work than the runs themselves.",
+    "loaded": "measured while other processes took more than a tenth of the cores' time.",
     "oversubscribed": "more processes want to compute than there are cores, so they take turns.",
     "95 % interval": "a range around the median, found by resampling the runs; ranges found so are "
     "meant to hold the true median in 95 of 100 experiments. With few runs they are rough.",
-    "not distinguishable": "the intervals overlap: these runs do not show a difference. It does "
-    "not mean that there is none.",
+    "not distinguishable": "the interval of the ratio holds 1: these runs do not show a "
+    "difference. It does not mean that there is none.",
 }
 
 
@@ -71,7 +71,7 @@ def all_claims(
     rows = [
         [
             escape(cohort.label),
-            code(item.claim.name),
+            escape(item.claim.tested),
             str(item.outcome),
             escape(item.text),
             code(item.command(places.figures, places.report)),
@@ -80,12 +80,12 @@ def all_claims(
         for item in claims
     ]
     rows += [
-        ["faults", code(item.name), str(item.outcome), escape(item.text), code(item.rebuild)]
+        ["faults", escape(item.tested), str(item.outcome), escape(item.text), code(item.rebuild)]
         for item in on_faults
     ]
     if not rows:
         return "No claim was asked for: no run was planned."
-    header = ("task", "claim", "outcome", "statement", "rebuild")
+    header = ("task", "claim tested", "outcome", "found", "rebuild")
     return details(f"{count(len(rows), 'claim')} with outcomes", table(header, rows))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
+from dmlf.benchmark.checks import PASSED
 from dmlf.benchmark.cohorts import Cohort, Contestant
 from dmlf.benchmark.report.markdown import code, count, escape, table
 from dmlf.benchmark.report.material import Material
@@ -29,71 +30,63 @@ def section(material: Material) -> Iterator[str]:
 
 
 def not_completed_section(material: Material) -> Iterator[str]:
-    """Which runs are in no number of the report."""
-    yield "## Failed, skipped and missing runs"
-    yield not_completed(material.table.runs)
+    """Which runs are in no number of the report; nothing where there are none."""
+    if any(run.status != "completed" for run in material.table.runs):
+        yield "## Failed, skipped and missing runs"
+        yield not_completed(material.table.runs)
 
 
 def correctness(parts: Sequence[Cohort]) -> str:
-    """The table of strategy x world size: fingerprints and verdicts, before any speed."""
+    """A row for every distinct final state and verdict: who ended there."""
     rows = []
     for cohort in parts:
-        for contestant in cohort.contestants():
-            for seed in sorted({run.seed for run in _runs(cohort, contestant)}):
-                rows.append(_row(cohort, contestant, seed))
+        order = {contestant: place for place, contestant in enumerate(cohort.contestants())}
+        groups: dict[tuple[str, int, str | None, str], list[RunRow]] = {}
+        for run in sorted(cohort.completed, key=lambda run: order[contestant_of(run)]):
+            state = (run.reduction, run.seed, run.final_state_sha256, run.check)
+            groups.setdefault(state, []).append(run)
+        rows += [_row(cohort, runs) for runs in groups.values()]
     if not any(cohort.completed for cohort in parts):
         return f"{_MEANING}\n\nNo run completed, so there is nothing to check."
     header = (
         "task",
-        "strategy",
         "reduction",
-        "world size",
         "seed",
-        "runs",
         "final state",
+        "reached by (at world size)",
+        "runs",
         "check",
         "compared with, and found",
     )
-    return f"{_MEANING}\n\n{table(header, rows, right=(3, 4, 5))}"
+    return f"{_MEANING}\n\n{table(header, rows, right=(2, 5))}"
 
 
-def _runs(cohort: Cohort, contestant: Contestant) -> list[RunRow]:
-    return [
-        run
-        for run in cohort.completed
-        if Contestant(run.strategy, run.reduction, run.world_size) == contestant
-    ]
+def contestant_of(run: RunRow) -> Contestant:
+    """Whose run it is."""
+    return Contestant(run.strategy, run.reduction, run.world_size)
 
 
-def _row(cohort: Cohort, contestant: Contestant, seed: int) -> list[str]:
-    runs = [run for run in _runs(cohort, contestant) if run.seed == seed]
-    states = list(dict.fromkeys((run.final_state_sha256 or "")[:12] for run in runs))
-    shown = ", ".join(code(state) for state in states[:3])
-    verdicts = [run.check for run in runs]
-    check = ", ".join(
-        name if verdicts.count(name) == len(runs) else f"{verdicts.count(name)} {name}"
-        for name in ("passed", "failed", "absent")
-        if name in verdicts
-    )
-    found = dict.fromkeys(run.check_detail for run in runs)
+def _row(cohort: Cohort, runs: Sequence[RunRow]) -> list[str]:
+    sizes: dict[str, list[str]] = {}
+    for run in runs:
+        own = sizes.setdefault(run.strategy, [])
+        if str(run.world_size) not in own:
+            own.append(str(run.world_size))
     return [
         escape(cohort.label),
-        code(contestant.strategy),
-        contestant.reduction,
-        str(contestant.world_size),
-        str(seed),
+        runs[0].reduction,
+        str(runs[0].seed),
+        code((runs[0].final_state_sha256 or "")[:12]),
+        ", ".join(f"{code(strategy)} ({', '.join(found)})" for strategy, found in sizes.items()),
         str(len(runs)),
-        shown if len(states) <= 3 else f"{shown} and {len(states) - 3} more",
-        check if check == "passed" else f"**{check}**",
-        "; ".join(escape(detail) for detail in found),
+        "passed" if runs[0].check == PASSED else f"**{runs[0].check}**",
+        "; ".join(escape(detail) for detail in dict.fromkeys(run.check_detail for run in runs)),
     ]
 
 
 def not_completed(runs: Sequence[RunRow]) -> str:
     """Every planned run that gave no valid metrics, with its reason and command."""
     absent = [run for run in runs if run.status != "completed"]
-    if not absent:
-        return f"None: all {count(len(runs), 'planned run')} completed."
     rows = [
         [run.status, escape(run.reason or ""), code(f"snakemake {shlex.quote(run.path)}")]
         for run in absent

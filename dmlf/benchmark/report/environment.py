@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from dmlf.benchmark.report.markdown import code, count, escape, table
+from dmlf.benchmark.report.counts import kinds
+from dmlf.benchmark.report.markdown import code, escape, table
 from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.table import RunRow
 
@@ -45,8 +46,8 @@ def environment(runs: Sequence[RunRow]) -> str:
     for task in dict.fromkeys(run.task for run in completed):
         workloads = dict.fromkeys(run.workload for run in completed if run.task == task)
         for workload in workloads:
-            number = sum(run.workload == workload and run.task == task for run in completed)
-            parts.append(_workload(task, workload or "{}", number))
+            own = [run for run in completed if run.workload == workload and run.task == task]
+            parts.append(_workload(task, workload or "{}", own))
     return "\n\n".join(parts)
 
 
@@ -65,12 +66,12 @@ def _shown(column: str, value: object) -> str:
     return escape(str(value))
 
 
-def _workload(task: str, workload: str, runs: int) -> str:
+def _workload(task: str, workload: str, runs: Sequence[RunRow]) -> str:
     mapping = json.loads(workload)
     rows = [
         [escape(key.replace("_", " ")), escape(json.dumps(value).strip('"'))]
         for key, value in mapping.items()
         if key != "task" and value not in ({}, None)
     ]
-    title = f"workload of {escape(task)} ({count(runs, 'completed run')})"
+    title = f"workload of {escape(task)} ({kinds(runs)})"
     return table((title, "value"), rows)

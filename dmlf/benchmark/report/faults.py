@@ -191,6 +191,7 @@ def data(faults: Faults) -> dict[str, Any]:
         "claims": [
             {
                 "name": item.name,
+                "claim": item.tested,
                 "outcome": str(item.outcome),
                 "text": item.text,
                 "numbers": dict(item.numbers),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dmlf.benchmark.claims import Judged, Outcome
 from dmlf.benchmark.cohorts import Cohort
 from dmlf.benchmark.plots import FIGURES
+from dmlf.benchmark.report.collapse import collapsed
 from dmlf.benchmark.report.convergence import target_table
 from dmlf.benchmark.report.markdown import bullets, count, details, escape, listing
 from dmlf.benchmark.report.material import Material, Places
@@ -31,20 +32,21 @@ _CAPTIONS = {
         "size 1. In strong scaling the global batch is the same at every world size: does the same "
         "step get done sooner? In weak scaling each worker's part of it is, and the base has one "
         "worker's part: does W times the work take as long on W workers? Intervals resample "
-        "numerator and denominator together. On the left the base is the strategy "
-        "itself at world size 1: what its own overhead at one worker hides is not seen there. On "
-        "the right the base is serial training: what a user gains. The servers' own "
+        "numerator and denominator together. Where the base is the strategy itself at world size "
+        "1, what its own overhead at one worker hides is not seen. Where the base is serial "
+        "training, it is what a user gains. The servers' own "
         f"processes are not counted in W. {_POINTS}"
     ),
     "convergence": (
-        "Test accuracy and test loss of every run, by epoch and by training time (without "
-        "evaluation), over those of serial (broad grey lines). By epoch, curves that lie on each "
-        "other mean that the strategy learns as serial does; by time, a curve to the left of the "
-        "grey ones learns sooner."
+        "Test accuracy (test loss, where a task has none) over that of serial (broad grey lines). "
+        "By epoch, of every run: curves that lie on each other mean that all learn as serial does. "
+        "By training time (without evaluation), one panel for each world size and of each strategy "
+        "the run of median length: a curve to the left of the grey ones learns sooner."
     ),
     "target": (
-        "Epochs (left) and training time without evaluation (right) until the test accuracy first "
-        f"reached {100 * TARGET_SHARE:g} % of what the serial run of the same seed ends with. "
+        "Training time without evaluation, and epochs where they differ between runs, until the "
+        f"test accuracy first reached {100 * TARGET_SHARE:g} % of what the serial run of the same "
+        "seed ends with. "
         "Accuracy is measured after every epoch. The dotted line is serial. Repeats of a seed are "
         f"the same training, so that their epochs agree and their times differ. {_POINTS}"
     ),
@@ -54,8 +56,8 @@ _CAPTIONS = {
         "gradients, which serial training with exact reduction does too), and to wait until a "
         "message comes, which includes waiting for slower workers and, with a parameter server, "
         "for the server's optimizer. `other` is what the parts' medians leave of the step's. Dots "
-        "are the step times of single runs. Bars marked `*` are calibrated, not measured: waiting "
-        "is not told apart there."
+        "are the step times of single runs. Bars marked `*` are calibrated, not measured: only "
+        "the sum of their communication is known, which has a colour of its own."
     ),
     "exactness": (
         "Exact reduction gives the same bits at every world size and with every strategy. Left, "
@@ -65,21 +67,31 @@ _CAPTIONS = {
 }
 
 
-def section(material: Material) -> Iterator[str]:
-    """A section for every figure of the table."""
-    yield from figure_sections(material.judged, material.places)
+FIRST = ("throughput", "exactness")
+"""Speed and its price, which most readers look for."""
+
+
+def first_section(material: Material) -> Iterator[str]:
+    """The figures that most readers look for."""
+    yield from figure_sections(material.judged, material.places, FIRST)
+
+
+def other_section(material: Material) -> Iterator[str]:
+    """The table's other figures."""
+    others = [name for name in FIGURES if name not in FIRST]
+    yield from figure_sections(material.judged, material.places, others)
 
 
 def figure_sections(
-    judged: Sequence[tuple[Cohort, Sequence[Judged]]], places: Places
+    judged: Sequence[tuple[Cohort, Sequence[Judged]]], places: Places, names: Sequence[str]
 ) -> Iterator[str]:
     """A heading, the figure, its caption, what the data say, and how to rebuild it."""
-    for name, title in FIGURES.items():
+    for name in names:
         if name == "exactness" and not any(
             run.reduction == "exact" for cohort, _ in judged for run in cohort.runs
         ):
             continue
-        yield f"## {title}"
+        yield f"## {FIGURES[name]}"
         if not any(cohort.points() for cohort, _ in judged):
             yield "No run with a passed correctness check: there is nothing to show."
             continue
@@ -116,17 +128,16 @@ def _alternative(name: str, judged: Sequence[tuple[Cohort, Sequence[Judged]]]) -
     return escape(text)
 
 
-def _reservation(claim: Judged) -> str:
-    return f" ({claim.finding.reservation.capitalize()}.)"
+def _lines(claims: Sequence[Judged]) -> list[str]:
+    return [escape(sentence) for sentence in collapsed(claims)]
 
 
 def _interpretation(cohort: Cohort, claims: Sequence[Judged]) -> str:
     said = [claim for claim in claims if claim.outcome != Outcome.NO_DATA]
-    silent = [escape(claim.text) for claim in claims if claim.outcome == Outcome.NO_DATA]
-    clear = [escape(claim.text) for claim in said if not claim.finding.reservation]
-    reserved = [
-        escape(claim.text) + _reservation(claim) for claim in said if claim.finding.reservation
-    ]
+    unsaid = [claim for claim in claims if claim.outcome == Outcome.NO_DATA]
+    silent = _lines(unsaid)
+    clear = _lines([claim for claim in said if not claim.finding.reservation])
+    reserved = _lines([claim for claim in said if claim.finding.reservation])
     parts = [f"**{escape(cohort.label)}: what the data say**"]
     if clear:
         parts.append(bullets(clear))
@@ -136,7 +147,7 @@ def _interpretation(cohort: Cohort, claims: Sequence[Judged]) -> str:
     elif reserved:
         parts.append(bullets(reserved))
     if silent:
-        summary = f"{count(len(silent), 'comparison')} without enough data for a statement"
+        summary = f"{count(len(unsaid), 'comparison')} without enough data for a statement"
         parts.append(details(summary, bullets(silent)))
     if not said and not silent:
         parts.append("No comparison was planned.")

@@ -25,8 +25,7 @@ def findings(material: Material) -> dict[str, Any]:
                 "runs": verdict.runs,
                 "contaminated_runs": verdict.contaminated,
                 "relative_interval_width": verdict.spread,
-                "load_before_1m": verdict.load_before,
-                "load_after_1m": verdict.load_after,
+                "others_cpu_share": verdict.others,
                 "noticed": list(verdict.noticed),
                 "excluded_from": verdict.excluded_from,
             }
@@ -38,6 +37,7 @@ def findings(material: Material) -> dict[str, Any]:
                 "task": cohort.task,
                 "cohort": cohort.key,
                 "name": item.claim.name,
+                "claim": item.claim.tested,
                 "outcome": str(item.outcome),
                 "reservation": item.finding.reservation,
                 "text": item.text,

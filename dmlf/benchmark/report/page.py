@@ -58,7 +58,7 @@ def _parser() -> Any:
     try:
         from markdown_it import MarkdownIt
     except ImportError as error:
-        install = 'pip install "dmlf[workflow]"'
+        install = 'pip install -e ".[workflow]"'
         raise DependencyMissing("markdown-it-py", str(error), install) from error
     markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
     for rule, render in _RENDERED.items():

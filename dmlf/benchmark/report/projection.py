@@ -9,7 +9,16 @@ from typing import Any
 from dmlf.benchmark.plots.projected import PROJECTION_FIGURES
 from dmlf.benchmark.projection.document import Projection, read_projection
 from dmlf.benchmark.projection.rows import Row, contestant_label
-from dmlf.benchmark.report.markdown import bullets, code, count, details, escape, percent, table
+from dmlf.benchmark.report.markdown import (
+    bullets,
+    code,
+    count,
+    details,
+    escape,
+    listing,
+    percent,
+    table,
+)
 from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.statistics import significant
 from dmlf.errors import MetricsError
@@ -24,7 +33,7 @@ _WHAT = (
 _CAPTIONS = {
     "projected_efficiency": (
         "Efficiency over world size. Weak: every rank computes as long as one rank alone; strong: "
-        "the ranks share the work of one. Filled marks are simulated, hollow ones from closed "
+        "the ranks share the work of one. Large marks are simulated, small ones from closed "
         "forms; where one contestant overtakes another, the figure says what the other waits for: "
         "the resource that would shorten the step most if it were twice as good. Servers beyond "
         "the number of buckets own none, so that more of them change nothing."
@@ -77,29 +86,38 @@ def _request(projection: Projection) -> str:
 
 
 def _statements(rows: Sequence[Row]) -> list[str]:
-    lines = []
+    """What is said of every contestant and scaling; the same of several is said once."""
+    said: dict[str, dict[str, list[str]]] = {}
     for scaling in ("weak", "strong"):
         own = [row for row in rows if row.scaling == scaling]
-        names = dict.fromkeys(_label(row) for row in own)
-        for name in names:
+        for name in dict.fromkeys(_label(row) for row in own):
             line = sorted((r for r in own if _label(r) == name), key=lambda r: r.world_size)
-            kept = [row for row in line if row.efficiency >= 0.8]
-            if not kept:
-                first = line[0]
-                lines.append(
-                    f"{code(name)}, {scaling} scaling: less than 80 % efficient at every size: "
-                    f"{percent(first.efficiency)} at {count(first.world_size, 'rank')}, where "
-                    f"{_doubled(first)}."
-                )
-            if not kept or kept[-1] is line[-1]:
-                continue
-            following = line[line.index(kept[-1]) + 1]
-            lines.append(
-                f"{code(name)}, {scaling} scaling: at least 80 % efficient up to "
-                f"{kept[-1].world_size:,} ranks; at {following.world_size:,} it is "
-                f"{100 * following.efficiency:.1f} %, where {_doubled(following)}."
-            )
+            sentence = _sentence(line)
+            if sentence is not None:
+                said.setdefault(sentence, {}).setdefault(name, []).append(scaling)
+    lines = []
+    for sentence, names in said.items():
+        subjects = [f"{code(name)} ({listing(own)} scaling)" for name, own in names.items()]
+        lines.append(f"{'; '.join(subjects)}: {sentence}.")
     return lines or ["No contestant falls below 80 % efficiency at the sizes asked for."]
+
+
+def _sentence(line: Sequence[Row]) -> str | None:
+    """Up to where one contestant, by world size, is efficient; None where it is at every size."""
+    kept = [row for row in line if row.efficiency >= 0.8]
+    if not kept:
+        return (
+            f"less than 80 % efficient at every size: {percent(line[0].efficiency)} at "
+            f"{count(line[0].world_size, 'rank')}, where {_doubled(line[0])}"
+        )
+    if kept[-1] is line[-1]:
+        return None
+    following = line[line.index(kept[-1]) + 1]
+    return (
+        f"at least 80 % efficient up to {kept[-1].world_size:,} ranks; at "
+        f"{following.world_size:,} it is {100 * following.efficiency:.1f} %, where "
+        f"{_doubled(following)}"
+    )
 
 
 def _doubled(row: Row) -> str:

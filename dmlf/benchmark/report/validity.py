@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dmlf.benchmark.cohorts import Cohort, Point, mixtures
-from dmlf.benchmark.noise import UNSTEADY, WIDE, Noise, noise, relative_width
+from dmlf.benchmark.cohorts import Cohort, Contestant, Point, mixtures
+from dmlf.benchmark.noise import UNSTEADY, WIDE, Noise, noise
+from dmlf.benchmark.report.counts import planned
 from dmlf.benchmark.report.markdown import (
     bullets,
     code,
@@ -19,9 +21,35 @@ from dmlf.benchmark.report.markdown import (
 )
 from dmlf.benchmark.report.material import Material
 from dmlf.benchmark.statistics import MIN_REPEATS_FOR_CLAIM
-from dmlf.benchmark.table import STATUSES, RunRow
+from dmlf.benchmark.table import RunRow
+from dmlf.runtime.others import OTHERS_MATTER
 
-_VERDICTS = ("passed", "failed", "absent", "ceiling")
+
+def box_section(material: Material) -> Iterator[str]:
+    """Three lines for readers who go no further."""
+    yield "## How far to trust it"
+    runs = material.table.runs
+    verdicts = [verdict for cohort in material.cohorts for verdict in noise(cohort)]
+    lines = [planned(runs)]
+    if verdicts:
+        lines.append(_points(verdicts))
+    lines.append(f"{' '.join(_interference(runs))} Details: [Validity](#validity).".lstrip())
+    yield bullets(lines)
+
+
+def _points(verdicts: Sequence[Noise]) -> str:
+    """What was noticed of how many points; only what was is named and explained."""
+    noticed = Counter(word for verdict in verdicts for word in verdict.noticed)
+    parts = [f"{word} ({number})" for word, number in noticed.most_common()]
+    meaning = {
+        "wide": f"wide is an interval of more than {percent(WIDE)} of the median",
+        "unsteady": f"unsteady one of more than {percent(UNSTEADY)}",
+    }
+    explained = "".join(f"; {text}" for word, text in meaning.items() if noticed[word])
+    return (
+        f"Noticed of {count(len(verdicts), 'point')} (strategy, reduction and world size): "
+        f"{listing(parts) or 'nothing'}{explained}."
+    )
 
 
 def section(material: Material) -> Iterator[str]:
@@ -37,13 +65,12 @@ def section(material: Material) -> Iterator[str]:
             "runs with a speed",
             "contaminated",
             "interval / median",
-            "load before",
-            "load after",
+            "others' CPU time, at most",
             "noticed",
             "excluded from",
         )
         summary = f"Noise, point by point: {count(len(rows), 'point')}"
-        yield details(summary, table(header, rows, right=range(2, 8)))
+        yield details(summary, table(header, rows, right=range(2, 7)))
 
 
 def _noise_row(cohort: Cohort, verdict: Noise) -> list[str]:
@@ -54,8 +81,7 @@ def _noise_row(cohort: Cohort, verdict: Noise) -> list[str]:
         str(verdict.runs),
         str(verdict.contaminated),
         "" if verdict.spread is None else percent(verdict.spread),
-        "" if verdict.load_before is None else f"{verdict.load_before:.1f}",
-        "" if verdict.load_after is None else f"{verdict.load_after:.1f}",
+        "" if verdict.others is None else percent(verdict.others),
         ", ".join(verdict.noticed),
         verdict.excluded_from,
     ]
@@ -64,17 +90,17 @@ def _noise_row(cohort: Cohort, verdict: Noise) -> list[str]:
 def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
     """What qualifies the numbers below it, as a list of findings."""
     points = [(cohort, point) for cohort in parts for point in cohort.points()]
-    lines = [_planned(runs)]
+    lines = [planned(runs)]
     lines.append(
         "Speeds are medians over runs, not over steps, and brackets hold 95 % bootstrap intervals "
-        "of those medians. Two speeds are called different only when their intervals do not "
-        f"overlap and both have at least {MIN_REPEATS_FOR_CLAIM} runs; this is stricter than the "
-        "interval of their ratio, which may leave out 1 all the same. A run's speed is the global "
-        "batch over the median time of its full-size steps after warm-up; the slowest worker "
-        "counts."
+        "of those medians. Two speeds are called different when the 95 % interval of their ratio "
+        f"leaves out 1 and both have at least {MIN_REPEATS_FOR_CLAIM} runs; of comparisons where "
+        "nothing differs, one in twenty to thirty is then called different by chance. A run's "
+        "speed is the global batch over the median time of its full-size steps after warm-up; the "
+        "slowest worker counts."
     )
     if points:
-        lines += [_repeats(points), _spread(points), _oversubscription(runs, points)]
+        lines += [_repeats(points), _spread(parts), _oversubscription(runs, points)]
     lines += _interference(runs)
     lines += _warnings(runs)
     lines += _mixed(runs)
@@ -87,19 +113,10 @@ def validity(runs: Sequence[RunRow], parts: Sequence[Cohort]) -> str:
     return bullets(lines)
 
 
-def _planned(runs: Sequence[RunRow]) -> str:
-    statuses = Counter(run.status for run in runs)
-    parts = [f"{statuses[name]} {name}" for name in STATUSES if statuses[name]]
-    checks = Counter(run.check for run in runs if run.status == "completed")
-    verdicts = [f"{checks[name]} {name}" for name in _VERDICTS if checks[name]]
-    line = f"{count(len(runs), 'planned run')}: {listing(parts) or 'none'}."
-    return f"{line} Correctness checks: {listing(verdicts)}." if verdicts else line
-
-
 def _repeats(points: Sequence[tuple[Cohort, Point]]) -> str:
     numbers = sorted({len(point.runs) for _, point in points})
     shown = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    text = f"Every point below stands for {shown} checked run{'s' * (numbers[-1] != 1)}."
+    text = f"Every point stands for {shown} checked run{'s' * (numbers[-1] != 1)}."
     if numbers[0] == 1:
         text += " A point with a single run has no interval."
     if numbers[0] < MIN_REPEATS_FOR_CLAIM:
@@ -110,14 +127,15 @@ def _repeats(points: Sequence[tuple[Cohort, Point]]) -> str:
     return text
 
 
-def _spread(points: Sequence[tuple[Cohort, Point]]) -> str:
-    if all(len(point.runs) < 2 for _, point in points):
+def _spread(parts: Sequence[Cohort]) -> str:
+    verdicts = [(cohort, verdict) for cohort in parts for verdict in noise(cohort)]
+    if all(verdict.spread is None for _, verdict in verdicts):
         return "Noise cannot be judged: every point is a single run."
-    wide = []
-    for cohort, point in points:
-        width = relative_width(point)
-        if width is not None and width > WIDE:
-            wide.append(f"{_named(cohort, point)} ({percent(width)})")
+    wide = [
+        f"{_named(cohort, verdict.contestant)} ({percent(verdict.spread)})"
+        for cohort, verdict in verdicts
+        if verdict.spread is not None and verdict.spread > WIDE
+    ]
     if not wide:
         return f"Noise: no interval of a throughput is wider than {percent(WIDE)} of its median."
     return (
@@ -128,7 +146,7 @@ def _spread(points: Sequence[tuple[Cohort, Point]]) -> str:
 
 
 def _more(names: Sequence[str]) -> str:
-    return f" (and {len(names)} more, in the table below)" if names else ""
+    return f" (and {len(names)} more, in the table)" if names else ""
 
 
 def _oversubscription(runs: Sequence[RunRow], points: Sequence[tuple[Cohort, Point]]) -> str:
@@ -173,18 +191,23 @@ def _interference(runs: Sequence[RunRow]) -> list[str]:
         lines.append("No two measured runs overlap in time.")
     if loaded:
         lines.append(
-            f"**Loaded machine.** Before or after {count(loaded, 'run')} the load average was "
-            "higher than the runs themselves can leave behind: something else was computing. Their "
-            "points take no part in the answer."
+            f"**Loaded machine.** In {count(loaded, 'run')} other processes took more than "
+            f"{percent(OTHERS_MATTER)} of the cores' time. Points with such runs for at least half "
+            "of theirs take no part in the answer."
         )
+    shares = [s for s in (run.others_cpu_share for run in completed) if s is not None]
+    if shares:
+        lines.append(
+            f"Other processes took {percent(min(shares))} to {percent(max(shares))} of the cores' "
+            f"time during a run, {percent(statistics.median(shares))} in the median."
+        )
+    else:
+        lines.append("How much of the cores' time other processes took is not known.")
     return lines
 
 
-def _named(cohort: Cohort, point: Point) -> str:
-    return (
-        f"{escape(cohort.label)} {code(str(point.contestant))} at world size "
-        f"{point.contestant.world_size}"
-    )
+def _named(cohort: Cohort, contestant: Contestant) -> str:
+    return f"{escape(cohort.label)} {code(str(contestant))} at world size {contestant.world_size}"
 
 
 def _warnings(runs: Sequence[RunRow]) -> list[str]:
@@ -192,24 +215,15 @@ def _warnings(runs: Sequence[RunRow]) -> list[str]:
         text.partition(":")[0]
         for run in runs
         for text in (run.warning_texts or "").split("; ")
-        if text and not text.startswith("oversubscribed")
+        if text and not text.startswith(("oversubscribed", "beside other work"))
     )
-    lines = [
-        f"Warning in {count(number, 'run')}: {escape(kind)}." for kind, number in kinds.items()
-    ]
-    loads = [run.load_before_1m for run in runs if run.load_before_1m is not None]
-    if loads:
-        lines.append(
-            f"The machine's load average (1 minute) before a run was {min(loads):.1f} to "
-            f"{max(loads):.1f}; a run that just ended counts into it."
-        )
-    return lines
+    return [f"Warning in {count(number, 'run')}: {escape(kind)}." for kind, number in kinds.items()]
 
 
 def _mixed(runs: Sequence[RunRow]) -> list[str]:
     lines = [
-        f"**Mixed runs.** {escape(sentence)}. They are kept apart as variants below and never put "
-        "into one number."
+        f"**Mixed runs.** {escape(sentence)}. They are kept apart as variants and never put into "
+        "one number."
         for sentence in mixtures(runs)
     ]
     if not lines and any(run.status == "completed" for run in runs):

@@ -65,7 +65,7 @@ def test_a_sound_campaign_is_told_by_kind_and_phase(tmp_path: Path) -> None:
     assert data["campaign"]["summary"]["passed"] == 4
     assert data["campaign"]["by_phase"]["commit"] == {"kill": 1, "drop": 1}
     assert [kind["detection_s"] for kind in data["campaign"]["by_kind"]] == [[], [2.0], [0.5], []]
-    assert "faults/survived" in section(text, "All claims")
+    assert data["claims"][0]["claim"] in section(text, "All claims")
 
 
 def test_a_failing_run_is_named_with_the_command_that_repeats_it(tmp_path: Path) -> None:
@@ -151,3 +151,18 @@ def test_the_figure_is_drawn_the_same_each_time(
         drawn.append((tmp_path / name).read_bytes())
     assert drawn[0] == drawn[1]
     assert (tmp_path / "one.png").stat().st_size > 0
+
+
+def test_a_median_is_drawn_of_three_or_more_recoveries(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from dmlf.benchmark.faults.load import load
+    from dmlf.benchmark.plots.faults import render
+
+    for number, medians in ((2, 0), (3, 2)):  # a bar in each of both panels
+        runs = [run(n, "kill:rank=1,step=4,phase=commit") for n in range(number)]
+        write_json(tmp_path / "faults.json", campaign(runs))
+        figure = render(load(tmp_path / "faults.json", None))
+        bars = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "|"]
+        assert len(bars) == medians
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert any("median" in label for label in labels) == bool(medians)
