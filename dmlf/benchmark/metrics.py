@@ -176,6 +176,7 @@ def _rank_entry(report: RankReport) -> dict[str, Any]:
     return {
         "rank": report.rank,
         "role": report.role,
+        "peak_memory_bytes": report.peak_memory_bytes,
         "start_s": list(report.start_s),
         "samples": list(report.samples),
         "step_s": list(report.step_s),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -126,5 +127,6 @@ class StepRecorder:
             wait_s=self.phases["wait_s"],
             hidden_s=self.phases["hidden_s"],
             optimizer_s=self.phases["optimizer_s"],
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             **others,
         )

@@ -22,7 +22,8 @@ class RankReport:
     says whether the run's last step was reached, and not stopped before by a signal.
     `role` is `worker` or `server`. Times are seconds on CLOCK_MONOTONIC; `wait_s` is the part of
     `communication_s` spent blocked in a receive, `hidden_s` the part during which this rank still
-    computed. `loss_sum` is summed over the rank's samples.
+    computed. `loss_sum` is summed over the rank's samples. `peak_memory_bytes` is the most that the
+    process had resident at once, pages that it shares with others included.
     `theoretical_*` is the closed form for all ranks together, told by rank 0 and 0 elsewhere.
     `state` is what the rank held at the end: a server its own part, a worker of servers no
     optimizer. What was not counted (`messages_sent` of ddp) is None. `epochs` holds the entries of
@@ -52,6 +53,7 @@ class RankReport:
     theoretical_payload_bytes: int | None
     epochs: Sequence[Mapping[str, Any]]
     torch_threads: int | None
+    peak_memory_bytes: int | None = None
     transcript: Sequence[Mapping[str, Mapping[str, str]]] = ()
     timeline: Sequence[Span] = ()
 

@@ -32,6 +32,13 @@ def test_processes_give_the_promised_bits(algorithm: str, transport: str) -> Non
     assert final_state(exact) == final_state(serial)
 
 
+def test_every_rank_tells_the_peak_of_its_memory() -> None:
+    result = train(replace(SYNTHETIC, algorithm="ring", transport="shm", world_size=2))
+    for report in result.ranks:  # an interpreter with numpy, and no data to speak of
+        assert report.peak_memory_bytes is not None
+        assert 10 << 20 < report.peak_memory_bytes < 1 << 30
+
+
 @pytest.mark.parametrize("transport", EVERY_TRANSPORT)
 @pytest.mark.parametrize("num_servers", [2, 3])
 @pytest.mark.parametrize("reduction", ["float32", "exact"])
