@@ -14,7 +14,7 @@ from typing import Any
 
 from dmlf import env
 from dmlf.benchmark.faults.bounds import too_late
-from dmlf.benchmark.faults.left import drafts, resident_bytes, traces
+from dmlf.benchmark.faults.left import drafts, mark_processes, resident_bytes, traces
 from dmlf.benchmark.faults.plans import EVERY_STEPS, PlannedRun, Request
 from dmlf.config import RunConfig
 from dmlf.errors import DependencyMissing, DmlfError, MetricsError, RunInterrupted
@@ -157,6 +157,7 @@ def run_campaign(
     Raises MetricsError if the content does not fit its schema, which would be a bug.
     """
     name_semaphores()
+    mark_processes()
     campaign, runs = Campaign(), []
     with measuring_lock() if exclusive else nullcontext(), signals(None):
         started_at = datetime.now(UTC)

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from dmlf.runtime.semaphores import named_semaphores
 
+MARK = "DMLF_CAMPAIGN"
+"""The variable in the environment of a campaign's processes: its own process id."""
 _PROC = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
 class Traces:
     """How many descriptors this process has open, the ids of processes that are its descendants or
-    were, and the names of its semaphores (Linux).
+    bear its mark, and the names of its semaphores (Linux).
     """
 
     descriptors: int
@@ -55,26 +57,33 @@ def drafts(folder: str) -> str:
     return f"drafts {', '.join(found)}" if found else ""
 
 
+def mark_processes() -> None:
+    """From now on, let processes that this one starts be known as its own, also as orphans."""
+    os.environ[MARK] = str(os.getpid())
+
+
 def _relatives() -> Iterator[int]:
-    """Descendants of this process, and orphans of its session: those whose parent is in none of it.
+    """Descendants of this process, and those that bear its mark.
 
     Who was started by a process that has ended since is nobody's descendant any more.
     """
-    parents: dict[int, int] = {}
-    sessions: dict[int, int] = {}
+    own, parents = os.getpid(), {}
+    mark = f"{MARK}={own}".encode()
     for path in _PROC.glob("[0-9]*/stat"):
         try:
-            fields = path.read_text().rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
         except OSError:  # it has ended meanwhile
             continue
-        pid = int(path.parent.name)
-        parents[pid], sessions[pid] = int(fields[1]), int(fields[3])
-    own, session = os.getpid(), os.getsid(0)
     for pid, parent in parents.items():
-        if sessions[pid] == session and sessions.get(parent) != session:
-            yield pid
-            continue
         while parent not in (own, 0):
             parent = parents.get(parent, 0)
-        if parent == own:
+        if parent == own or (pid != own and mark in _environment(pid)):
             yield pid
+
+
+def _environment(pid: int) -> list[bytes]:
+    """The variables that a process was started with; none of another user's process."""
+    try:
+        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []

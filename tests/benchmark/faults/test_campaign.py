@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from dmlf.benchmark.faults.campaign import Campaign, run_campaign, validate
-from dmlf.benchmark.faults.left import traces
+from dmlf.benchmark.faults.left import MARK, mark_processes, traces
 from dmlf.benchmark.faults.plans import PlannedRun, Request, plan_runs
 from dmlf.cli import main
 from dmlf.errors import MetricsError
@@ -187,7 +187,11 @@ def test_what_a_run_leaves_behind_fails_it(monkeypatch: pytest.MonkeyPatch) -> N
     assert problem == f"left behind: 1 descriptors; processes {process.pid}; semaphores {name}"
 
 
-def test_a_process_whose_parent_has_ended_is_left_behind_too() -> None:
+def test_a_process_whose_parent_has_ended_is_left_behind_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(MARK, "")  # what stood there comes back
+    mark_processes()
     before = traces()
     orphan = int(subprocess.check_output(["sh", "-c", "sleep 60 >&- & echo $!"]))
     try:
