@@ -42,9 +42,8 @@ def answers_of(replicas: list[Replica]) -> Callable[[int, Effect], object]:
     """Fulfil local effects: the effect `ReadParameters(bucket)` calls `read_parameters(bucket)`."""
 
     def answer(rank: int, effect: Effect) -> object:
-        fields = [getattr(effect, name) for name in effect.__dataclass_fields__]
         name = "".join("_" + c.lower() if c.isupper() else c for c in type(effect).__name__)
-        return getattr(replicas[rank], name.lstrip("_"))(*fields)
+        return getattr(replicas[rank], name.lstrip("_"))(*effect)
 
     return answer
 
