@@ -6,11 +6,11 @@ import gc
 import os
 from multiprocessing import get_context
 
-from dmlf.runtime.semaphores import named_semaphores
+from dmlf.runtime.semaphores import name_semaphores, named_semaphores
 
 
 def test_a_semaphore_is_named_after_its_launcher_until_it_is_gone() -> None:
-    """The fixtures of these tests have them named."""
+    name_semaphores()
     before = named_semaphores(os.getpid())
     lock = get_context("spawn").Lock()
     assert len(named_semaphores(os.getpid()) - before) == 1

@@ -91,7 +91,7 @@ def test_who_takes_no_orders_is_killed_and_holds_up_nobody(
     heard: list[Said] = []
     deadline = time.monotonic() + TIMEOUT_S
     try:
-        members.start(Start(0, 1, {0: 0}, True), {}, frozenset())
+        members.start(Start(0, 1, {0: 0}, True), {}, frozenset(), None)
         while FIRED not in [said.kind for said in heard]:
             assert time.monotonic() < deadline
             heard += members.wait(TIMEOUT_S)

@@ -59,7 +59,7 @@ def test_a_message_of_which_only_the_header_came_ends_at_the_deadline(
     group: list[EmulatedTransport],
 ) -> None:
     header = _HEADER.pack(time.monotonic() - LATENCY_S, 5)
-    group[0]._inner.send(1, replace(message(0, 0), payload=header))
+    group[0]._inner.send(1, message(0, 0)._replace(payload=header))
     with pytest.raises(DeadlineExceeded) as caught:
         group[1].recv(0, 0.05)
     assert (caught.value.rank, caught.value.peer, caught.value.timeout_s) == (1, 0, 0.05)
