@@ -134,10 +134,16 @@ def await_place(worker: subprocess.Popen[str]) -> None:
 
 
 def ranks_of(worker: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The rank's process, once the worker has started it."""
+    """The rank's process, once the worker has started it.
+
+    It is the fork server's child: the worker's own has the worker's connections until it has become
+    the fork server or the resource tracker.
+    """
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline and worker.poll() is None:
         for child in psutil.Process(worker.pid).children(recursive=True):
+            if child.ppid() == worker.pid:
+                continue
             if any(link.status == "ESTABLISHED" for link in child.net_connections("tcp")):
                 return [child]
         os.sched_yield()
