@@ -82,10 +82,10 @@ def restore(
     """Give every rank the newest state there is; all ranks call it together.
 
     own: what this rank holds that may be used. saved: the step of the run's last checkpoint, on
-    whichever host it is. Raises ReplicaDivergence, before anything is
-    changed, where ranks hold other bits of the newest step; NoValidCheckpoint where there are
-    checkpoints and none can be used, or there is none, though the run has saved some or was to go
-    on from one; ConfigError where it is beyond the run's end.
+    whichever host it is. Raises ReplicaDivergence, before anything is changed, where ranks hold
+    other bits of the newest step; NoValidCheckpoint where there are checkpoints and none can be
+    used, or there is none, though the run has saved some or was to go on from one; ConfigError
+    where it is beyond the run's end.
     """
     holdings: dict[int, Holding] = {}
 

@@ -1,4 +1,4 @@
-"""What Python's library lacks of Linux: futexes, memory barriers by `membarrier`, the own core.
+"""What Python's library lacks of Linux: futexes, and memory barriers by `membarrier`.
 
 A rank that goes to sleep must not miss a message sent at that moment: it raises its flag and then
 looks for the message once more, while the sender writes the message and then looks at the flag.
