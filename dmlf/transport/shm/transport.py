@@ -81,7 +81,7 @@ class ShmTransport:
         """
         if self._current is not None:
             words = self._arena.words
-            kernel.order()  # what was read of the message, before the sender may use its place again
+            kernel.order()  # the message was read before the sender may use its place again
             words[self._done_words[self._current]] = self._incoming[self._current].received
             self._current = None
         link = self._incoming[src]
