@@ -19,5 +19,9 @@ def name_semaphores() -> None:
 
 
 def named_semaphores(launcher: int) -> set[str]:
-    """The names that there are of this process's."""
-    return {path.name for path in _FOLDER.glob(f"sem.dmlf-{launcher}-*")}
+    """The names that there are of this process's.
+
+    joblib, which scikit-learn imports, takes over how they are named, and puts the process's number
+    in the same place.
+    """
+    return {path.name for path in _FOLDER.glob(f"sem.*-{launcher}-*")}

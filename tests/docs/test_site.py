@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site."""
     for module in ("mkdocs", "material", "mkdocstrings"):
-        pytest.importorskip(module, reason=f"{module}: pip install dmlf[docs]")
+        pytest.importorskip(module, reason=f"{module} is not installed: make docs")
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],

@@ -6,10 +6,14 @@ import gc
 import os
 from multiprocessing import get_context
 
+import pytest
+
 from dmlf.runtime.semaphores import name_semaphores, named_semaphores
 
 
-def test_a_semaphore_is_named_after_its_launcher_until_it_is_gone() -> None:
+@pytest.mark.parametrize("library", ["multiprocessing.synchronize", "joblib"])
+def test_a_semaphore_is_named_after_its_launcher_until_it_is_gone(library: str) -> None:
+    pytest.importorskip(library, reason=f"{library} is not installed")
     name_semaphores()
     before = named_semaphores(os.getpid())
     lock = get_context("spawn").Lock()

@@ -25,8 +25,8 @@ pytestmark = [
             importlib.util.find_spec(module) is None, reason=f"{module}: pip install {package}"
         )
         for module, package in (
-            ("torch", "dmlf[torch]"),
-            ("snakemake_executor_plugin_slurm", "dmlf[slurm]"),
+            ("torch", ".[torch]"),
+            ("snakemake_executor_plugin_slurm", ".[slurm]"),
         )
     ),
 ]
