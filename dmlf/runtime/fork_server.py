@@ -18,6 +18,7 @@ from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from dmlf.errors import ConfigError, PeerLost
+from dmlf.runtime.copies import streamed_copies
 
 READY_S = 120.0
 """How long a fork server may take to be ready: its imports."""
@@ -117,7 +118,8 @@ def _ensure_running() -> None:
     resource_tracker.ensure_running()  # else the fork server would start it, which unblocks SIGINT
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        forkserver.ensure_running()
+        with streamed_copies():
+            forkserver.ensure_running()
     except OSError as error:
         if error.errno is not None:  # which says what is wrong, and with what
             raise

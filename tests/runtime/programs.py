@@ -52,6 +52,10 @@ def thread_variables(rank: int, argument: Any) -> dict[str, str | None]:
     return {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
+def glibc_tunables(rank: int, argument: Any) -> str | None:
+    return os.environ.get("GLIBC_TUNABLES")
+
+
 def receive_for_ever(rank: int, endpoint: Endpoint) -> None:
     transport = endpoint.connect()
     transport.recv((rank + 1) % 2, 600.0)
