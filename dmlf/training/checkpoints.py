@@ -8,6 +8,7 @@ loop waits for, and a thread writes the copies while training goes on.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from dmlf.training.replica import Replica
 from dmlf.transport.base import never
 
 Run = Callable[[Steps[None]], None]
+_LOWEST_PRIORITY = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,8 @@ class Checkpointer:
 class BackgroundSaver:
     """Writes one snapshot at a time, in a thread; who brings the next one waits for it.
 
+    The thread takes what time the steps leave: for a core it comes after all ranks. Who waits for
+    it leaves it a core.
     line: see `Checkpointer`.
     """
 
@@ -247,6 +251,7 @@ class BackgroundSaver:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
             self._store.save(snapshot)
             if self._line is not None:
                 self._line.saved(snapshot.state.step)

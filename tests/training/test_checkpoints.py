@@ -287,6 +287,29 @@ class SlowDisk(FaultyDisk):
         super().sync(descriptor)
 
 
+class DiskOfPriorities(FaultyDisk):
+    """Remembers which priority who writes has for a core."""
+
+    seen: set[int]
+
+    def sync(self, descriptor: int) -> None:
+        self.seen.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        super().sync(descriptor)
+
+
+def test_writing_comes_after_the_steps_for_a_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "FaultyDisk", DiskOfPriorities)
+    monkeypatch.setattr(DiskOfPriorities, "seen", set(), raising=False)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    replica = Replica(NUMPY, make_backend(NUMPY), 0, range(NUMPY.num_shards))
+    job = RankJob(NUMPY, None, checkpoint=plan(tmp_path, every_steps=2))
+    Trainer(replica, NoTransport(), Member(0, 1), None, job).train()
+    assert DiskOfPriorities.seen == {19}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
 class LineOfALosingRank:
     """A peer is lost before step `last`."""
 
