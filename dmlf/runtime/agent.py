@@ -72,7 +72,7 @@ class Agent:
                     watched: list[Any] = [self._wire]
                     if self._members is not None:
                         watched += self._members.sources()
-                    wait(watched, LOOK_S)
+                    wait(watched, 0.0 if self._wire.more else LOOK_S)
                     messages = self._wire.take()
                     for message in messages:
                         self._obey(message)

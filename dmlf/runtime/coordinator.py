@@ -229,20 +229,19 @@ class RemoteMembers:
     def _read_farewells(self) -> None:
         for wire in list(self._dismissed):
             try:
-                while wire.take():
-                    pass
+                wire.take()
             except TransportError:
                 wire.close()
                 self._dismissed.remove(wire)
 
 
 def _wait(acceptor: Acceptor | None, wires: Sequence[Wire], timeout_s: float) -> None:
-    """Return when one of them has something to read, or is lost."""
+    """Return when one of them has something to read, or need not be waited for."""
     with DefaultSelector() as selector:
         if acceptor is not None:
             selector.register(acceptor, EVENT_READ)
         for wire in wires:
-            if wire.lost:
+            if wire.lost or wire.more:
                 return
             selector.register(wire, EVENT_READ)
         selector.select(max(0.0, timeout_s))

@@ -102,7 +102,9 @@ class History:
         taken = set(ranks)
         for incident in self.incidents:
             if incident.resumed_s is None:
-                incident.replaced = [rank for rank in incident.lost if rank in taken]
+                incident.replaced += [
+                    rank for rank in incident.lost if rank in taken - {*incident.replaced}
+                ]
 
     def started(self, number: int, workers: Sequence[int], joined: Sequence[int]) -> None:
         """The generation `number` begins, with these members."""

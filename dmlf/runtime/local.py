@@ -207,5 +207,8 @@ class LocalMembers:
         except TimeoutError:
             running.given_up = f"it took no order for {ORDER_S:g} s and was killed"
             running.process.kill()
-        except OSError:
+        except ConnectionError:
             pass  # it is gone: its sentinel says so
+        except OSError as error:
+            running.given_up = f"it could not be told anything ({error}) and was killed"
+            running.process.kill()

@@ -14,12 +14,15 @@ from dmlf.transport.tcp import Channel
 ANSWER_S = 10.0
 """How long the other end has to take a message."""
 _PART_CHARACTERS = 1 << 18  # the largest object of a channel is 1 MiB
+_AT_ONCE = 64
+"""How many parts of messages `take` reads: who says ever more must not keep others from a word."""
 
 
 class Wire:
     """One end. name: how the other one is called in errors.
 
     lost: nothing more can be said, and there is nothing to wait for; `take` raises why.
+    more: `take` has left something unread, and there is nothing to wait for.
     """
 
     def __init__(self, channel: Channel, name: str) -> None:
@@ -27,6 +30,7 @@ class Wire:
         self._name = name
         self._parts: list[str] = []
         self.lost = False
+        self.more = False
 
     def fileno(self) -> int:
         """Readable when `take` has something to read."""
@@ -59,9 +63,13 @@ class Wire:
             self.lost = True
 
     def take(self) -> list[dict[str, Any]]:
-        """All messages that are here in full. Raises TransportError when there can be no more."""
+        """The messages that are here in full, and no more than _AT_ONCE of them.
+
+        Raises TransportError when there can be no more.
+        """
         messages: list[dict[str, Any]] = []
-        while True:
+        self.more = False
+        for _ in range(_AT_ONCE):
             try:
                 with self._naming_it():
                     part = self._channel.take()
@@ -79,6 +87,8 @@ class Wire:
                     self._parts.clear()
             except (KeyError, TypeError, ValueError) as error:
                 raise FrameError(self._name, "message", str(part)[:40], f"{error}") from None
+        self.more = True
+        return messages
 
     @contextmanager
     def _naming_it(self) -> Iterator[None]:

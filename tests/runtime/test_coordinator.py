@@ -120,6 +120,33 @@ def meeting() -> Iterator[Meeting]:
     meeting.pool.shutdown()
 
 
+def test_who_says_ever_more_keeps_no_other_from_a_word(meeting: Meeting) -> None:
+    listener = listen("127.0.0.1", 0, SECRET.key)
+    meeting.address = listener.address
+    members = RemoteMembers(listener, SECRET, SOURCES, None, leaves=True)
+    heard: list[list[tuple[int, str]]] = []
+
+    def hear(kind: str) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while kind not in [word for said in heard for _, word in said]:
+            assert time.monotonic() < deadline
+            heard.append([(said.member, said.kind) for said in members.wait(TIMEOUT_S)])
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            joining = pool.submit(meeting.worker)
+            hear("arrived")
+            talker = joining.result()
+        for step in range(500):
+            talker.say(BEAT, step)
+        talker.say(words.LEAVING)
+        hear(words.LEAVING)
+    finally:
+        members.close(None)
+    assert max(map(len, heard)) <= 64
+    assert sum(map(len, heard)) == 502
+
+
 def test_a_worker_with_other_sources_is_refused_and_the_coordinator_can_tell(
     meeting: Meeting,
 ) -> None:

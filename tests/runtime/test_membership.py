@@ -122,6 +122,20 @@ def test_a_death_is_mended_by_another_process_for_the_same_rank() -> None:
     assert (incident.detected_s, incident.stopped_s, incident.resumed_s) == (5.0, 5.2, 5.75)
 
 
+def test_both_deaths_are_mended_where_the_second_comes_before_anybody_trains() -> None:
+    group = running()
+    group.handle(Died(1, KILLED), 1.0)
+    assert stop_all(group, [0, 2], 1.0) == [Spawn(3, None, 1)]
+    group.handle(Joined(3), 2.0)
+    group.handle(Died(2, KILLED), 3.0)
+    group.handle(Acknowledged(0, 1), 3.0)
+    group.handle(Acknowledged(3, 1), 3.0)
+    group.handle(Tick(), 10.0)  # after a second failure in a row it waits for a while
+    group.handle(Joined(4), 11.0)
+    group.handle(Resumed(0, 2, 7, "the memory of rank 0"), 12.0)
+    assert [(i.lost, i.replaced, i.step) for i in group.incidents] == [([1], [1], 7), ([2], [2], 7)]
+
+
 def test_a_lost_server_is_replaced_by_one_for_its_part() -> None:
     group = elastic(2, 1, 2, servers=2)
     group.handle(Died(3, KILLED), 1.0)

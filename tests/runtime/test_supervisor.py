@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -102,6 +103,28 @@ def test_who_takes_no_orders_is_killed_and_holds_up_nobody(
     finally:
         members.close(None)
     assert heard[-1].value == "it took no order for 0.2 s and was killed"
+
+
+def test_who_cannot_be_told_anything_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+
+    members = LocalMembers(process_context([], 1), f"{__name__}:Struck", None, lambda start: [None])
+    members.spawn(Spawn(0, None, 0))
+    heard: list[Said] = []
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        while JOINED not in [said.kind for said in heard]:
+            assert time.monotonic() < deadline
+            heard += members.wait(TIMEOUT_S)
+        monkeypatch.setattr("dmlf.runtime.local.send_parcel", refuse)
+        members.abort(0, 0)
+        while GONE not in [said.kind for said in heard]:
+            assert time.monotonic() < deadline
+            heard += members.wait(TIMEOUT_S)
+    finally:
+        members.close(None)
+    assert "Too many references" in heard[-1].value
 
 
 class Scripted(LocalMembers):

@@ -26,6 +26,8 @@ from dmlf.transport.tcp.tls import Tls
 
 AUTHENTICATION_S = 5.0
 """How long an accepted connection may take to authenticate."""
+ANSWER_S = 5.0
+"""How long an address may take to answer at all, before the next one of its host is tried."""
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 
 
@@ -42,7 +44,7 @@ class Credentials:
 class Greeting:
     """One connection's way to its session; never blocks.
 
-    deadline: absolute, monotonic: when the owner gives it up.
+    deadline: absolute, monotonic: when the owner gives it up; sooner as long as nobody answers.
     events: what to wait for before the next `advance`.
     connection: the socket; encrypted from some point on, if there is TLS.
     """
@@ -57,12 +59,12 @@ class Greeting:
     ) -> None:
         self.connection = connection
         self.handshake = handshake
-        self.deadline = deadline
         self.accepted = target is None
+        self.deadline = deadline if self.accepted else min(deadline, time.monotonic() + ANSWER_S)
         self.connected = self.accepted
         self._may_speak = False  # not before the connection is encrypted, if it shall be
         self.events = EVENT_READ if self.accepted else EVENT_WRITE
-        self._steps = self._go(tls, target)
+        self._steps = self._go(tls, target, deadline)
 
     @property
     def session(self) -> Session:
@@ -100,10 +102,11 @@ class Greeting:
         finally:
             self.connection.close()
 
-    def _go(self, tls: ssl.SSLContext | None, target: Any) -> Iterator[int]:
+    def _go(self, tls: ssl.SSLContext | None, target: Any, deadline: float) -> Iterator[int]:
         if target is not None:
             yield from self._connect(target)
             self.connected = True
+            self.deadline = deadline
         tune(self.connection)
         if tls is not None:
             yield from self._encrypt(tls)

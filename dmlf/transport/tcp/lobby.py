@@ -8,6 +8,8 @@ if there are any: a rank needs milliseconds, so an idle crowd leaves before it d
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -126,5 +128,7 @@ class Lobby:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(greeting.connection)
 
-    def _too_slow(self, greeting: Greeting) -> DmlfError:
+    def _too_slow(self, greeting: Greeting) -> DmlfError | OSError:
+        if not greeting.connected:
+            return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         return AuthenticationError(greeting.handshake.peer, "it took too long")

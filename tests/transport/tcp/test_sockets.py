@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.pool
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from dmlf.conformance.groups import close_all, connect_all
 from dmlf.errors import NoAnswer
 from dmlf.protocol import Message, Phase, Tag
-from dmlf.transport.tcp import Acceptor, create_endpoints, dial, listen
+from dmlf.transport.tcp import Acceptor, TcpEndpoint, create_endpoints, dial, greeting, listen
 from dmlf.transport.tcp.sockets import start_connecting, tune
 
 KEY = b"0123456789abcdef"
@@ -68,6 +70,37 @@ def test_ranks_are_reached_at_the_address_where_they_listen() -> None:
         [
             replace(endpoint, addresses=addresses, connect_timeout_s=TIMEOUT_S)
             for endpoint in (first, second)
+        ]
+    )
+    transports[1].send(0, Message(Tag(0, 0, 0, Phase.PUSH, 0, 1), b"found"))
+    assert transports[0].recv(1, TIMEOUT_S).payload == b"found"
+    close_all(transports)
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port of 127.0.0.2 that neither answers nor refuses: its queue is full."""
+    with socket.socket() as listening, contextlib.ExitStack() as stack:
+        listening.bind(("127.0.0.2", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+@pytest.mark.usefixtures("two_addresses")
+def test_an_address_that_does_not_answer_is_left_for_the_next(
+    silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(greeting, "ANSWER_S", 0.2)
+    listeners = [listen("127.0.0.1", silent_port), listen()]
+    addresses = [(NAME, silent_port), listeners[1].address]
+    transports = connect_all(
+        [
+            TcpEndpoint(rank, listener, addresses, KEY, connect_timeout_s=TIMEOUT_S)
+            for rank, listener in enumerate(listeners)
         ]
     )
     transports[1].send(0, Message(Tag(0, 0, 0, Phase.PUSH, 0, 1), b"found"))
