@@ -7,13 +7,14 @@ import signal
 from dataclasses import replace
 
 from dmlf.config import RunConfig
-from dmlf.errors import ConfigError
+from dmlf.errors import ConfigError, PeerLost
 from dmlf.protocol import registry
 from dmlf.runtime.child import signal_on_parent_death
 from dmlf.runtime.launch import limit_threads
 from dmlf.training.result import RankReport, report_from_json, report_to_json
 from dmlf.training.worker import RankJob, run_rank
 from dmlf.transport.process_group import GroupEndpoint
+from dmlf.transport.torch_store import first_line
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -66,17 +67,24 @@ def run_as_member(config: RunConfig, job: RankJob) -> list[RankReport]:
 
 
 def _gather(size: int, text: str) -> list[str]:
-    """Bring the ranks' texts together on all of them, as tensors: nothing is pickled."""
+    """Bring the ranks' texts together on all of them, as tensors: nothing is pickled.
+
+    Raises PeerLost.
+    """
     import torch
     import torch.distributed as dist
 
     data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
     lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(size)]
-    dist.all_gather(lengths, torch.tensor([data.numel()]))
-    padded = torch.zeros(max(map(int, lengths)), dtype=torch.uint8)
-    padded[: data.numel()] = data
-    gathered = [torch.empty_like(padded) for _ in range(size)]
-    dist.all_gather(gathered, padded)
+    try:
+        dist.all_gather(lengths, torch.tensor([data.numel()]))
+        padded = torch.zeros(max(map(int, lengths)), dtype=torch.uint8)
+        padded[: data.numel()] = data
+        gathered = [torch.empty_like(padded) for _ in range(size)]
+        dist.all_gather(gathered, padded)
+    except RuntimeError as error:
+        detail = f"its report did not come ({first_line(error)})"
+        raise PeerLost("a rank", detail) from error
     return [
         part[: int(length)].numpy().tobytes().decode()
         for part, length in zip(gathered, lengths, strict=True)

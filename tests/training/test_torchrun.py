@@ -137,6 +137,39 @@ def test_reports_travel_as_text() -> None:
         assert again == report
 
 
+def test_a_rank_that_ends_before_it_reports_is_a_lost_peer(tmp_path: Path) -> None:
+    program = f"""
+import os
+import sys
+import torch.distributed as dist
+from dmlf.errors import PeerLost
+from dmlf.training.torchrun import _gather
+
+rank = int(sys.argv[1])
+store = dist.FileStore({str(tmp_path / "store")!r}, 2)
+dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+dist.barrier()
+if rank == 1:
+    os._exit(0)
+try:
+    _gather(2, "a report")
+except PeerLost as error:
+    print(error)
+os._exit(0)
+"""
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(rank)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    printed = [rank.communicate(timeout=TIMEOUT_S)[0] for rank in ranks]
+    assert "its report did not come" in printed[0]
+
+
 @pytest.mark.parametrize("made_by_program", [False, True])
 def test_a_rank_leaves_the_group_that_it_made_and_no_other(made_by_program: bool) -> None:
     """A group that is still there when the interpreter ends may abort the process."""
