@@ -69,7 +69,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "--round-s",
         type=float,
-        default=0.01,
+        default=0.05,
         metavar="SECONDS",
         help="how long a turn lasts; longer calls are made once a turn (default: %(default)s)",
     )

@@ -306,6 +306,16 @@ def test_the_parameter_server_is_in_the_answer_with_its_reservation(tmp_path: Pa
     assert "ring-shm" not in answer
 
 
+def test_who_is_left_out_of_the_verdict_on_speed_is_named(tmp_path: Path) -> None:
+    loaded = rows("ring-shm", 2, FAST, loaded=True)
+    answer = section(report(tmp_path, SERIAL, rows("ring-queue", 2, [50.0] * 5), loaded),
+                     "The answer")  # fmt: skip
+    assert (
+        "**Faster than serial at 2 workers? No.** `ring-queue` is slower; "
+        "`ring-shm` is left out (measured beside other work)." in answer
+    )
+
+
 def test_a_failed_check_is_the_first_word_of_the_answer(tmp_path: Path) -> None:
     wrong = rows("ring-queue", 2, FAST, check="failed")
     answer = section(report(tmp_path, SERIAL, wrong), "The answer")

@@ -60,7 +60,7 @@ class CollectiveConfig:
     world_sizes: tuple[int, ...] = (2, 4)
     sizes: tuple[int, ...] = DEFAULT_SIZES
     rounds: int = 7
-    round_s: float = 0.01
+    round_s: float = 0.05
     bucket_bytes: int = DEFAULT_BUCKET_BYTES
     seed: int = 0
     timeout_s: float = 60.0

@@ -20,6 +20,10 @@ _RELATIONS = (
     (Outcome.NOT_DISTINGUISHABLE, "not distinguishable"),
     (Outcome.DOES_NOT_HOLD, "slower"),
 )
+_IN_WORDS = {
+    "oversubscribed": "more processes than cores",
+    "loaded": "measured beside other work",
+}
 _SERVER = "parameter_server"
 
 
@@ -126,12 +130,31 @@ def _faster(judged: Sequence[Judged], kind: str, other: str, size: int) -> str:
         word = "Yes." if len(outcomes) == 1 else "Some."
     else:
         word = "No." if outcomes == {Outcome.DOES_NOT_HOLD} else "Not shown."
+    parts += _left_out(judged, kind, size)
     return f"**Faster than {other} at {size} workers? {word}** {'; '.join(parts)}."
+
+
+def _left_out(judged: Sequence[Judged], kind: str, size: int) -> list[str]:
+    """Whose finding has a reservation, other than servers', which have lines of their own."""
+    whose: dict[str, list[str]] = {}
+    for item in compared(judged, kind):
+        reservation = item.finding.reservation
+        if item.claim.world_size == size and reservation and not _is_server(item):
+            reason = ", ".join(_IN_WORDS[word] for word in reservation.split(", "))
+            whose.setdefault(reason, []).append(code(item.claim.subject))
+    return [
+        f"{listing(names)} {'is' if len(names) == 1 else 'are'} left out ({reason})"
+        for reason, names in whose.items()
+    ]
+
+
+def _is_server(item: Judged) -> bool:
+    return item.claim.subject.startswith(_SERVER)
 
 
 def _servers(cohort: Cohort, judged: Sequence[Judged], sizes: Sequence[int]) -> list[str]:
     """What is found of parameter servers, also where it has a reservation, which is then said."""
-    found = [i for i in compared(judged, SERIAL_KIND) if i.claim.subject.startswith(_SERVER)]
+    found = [item for item in compared(judged, SERIAL_KIND) if _is_server(item)]
     smallest = min((i.claim.world_size or 0 for i in found), default=0)
     lines = []
     for item in found:
