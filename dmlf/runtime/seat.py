@@ -8,12 +8,15 @@ by itself to the places where a generation can begin and end. So orders are take
     start (generation, rank, endpoint) ---->     `next` returns; later the code says `enter`
       <------------------------------ resumed    it has the state, and trains
     abort (generation) -------------------->     `check` raises; outside of `enter` the thread
-      <------------------------------ acknowledged, failed (error)       answers by itself
+      <------------------------------ acknowledged, failed (error)       answers by itself,
+                                                 unless the code is in a call of the group
       <------------------------------ done       `done`: this one is through
     finish -------------------------------->     all are: from now on the first failure ends all
       <------------------------------ returned (result) or failed (error)
 
 A stuck training is seen by its pulse, which only `check` beats in it; outside the thread does.
+A call outside ends by an error that nothing mends, and the process with it: its end is the answer.
+Were it to answer before, its end would be one more failure, of the generation after.
 """
 
 from __future__ import annotations
@@ -29,11 +32,14 @@ from typing import Any
 from dmlf.errors import CollectiveAborted, DmlfError, RemoteError
 from dmlf.runtime import member as words
 from dmlf.runtime.child import die_with_launcher, load_function
+from dmlf.runtime.driver import SLICE_S
 from dmlf.runtime.member import IDLE_S, AbortOrder, ExitOrder, StartOrder, Voice, typed
 from dmlf.runtime.parcel import receive_parcel
 from dmlf.runtime.pulse import Pulse
 
 RETURNED = "returned"
+_CALL_S = 4 * SLICE_S
+"""After which time code that is in a call has looked for orders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,9 @@ class Seat:
         self._generation = -1  # the last one that was begun here
         self._aborted = -1  # the last one that was to stop
         self._abort = threading.Event()
+        self._raised = threading.Event()  # in a call outside
         self._inside = False
+        self._waits = False  # for an order, and is in no call
         self.is_finished = False
         threading.Thread(target=self._listen, name="dmlf-seat", daemon=True).start()
 
@@ -80,13 +88,14 @@ class Seat:
             self._has_joined = True
             self._voice.say(words.JOINED, 0)
         while True:
-            order, self._again = self._again or self._orders.get(), None
+            order, self._again = self._again or self._next_order(), None
             if not isinstance(order, StartOrder):
                 raise Dismissed
             with self._turn:
                 self._generation, self.rank = order.generation, order.rank
                 if not self.is_stale:
                     self._abort.clear()
+                    self._raised.clear()
                     return order
 
     def enter(self) -> None:
@@ -99,6 +108,8 @@ class Seat:
         """Raise CollectiveAborted if the launcher has ordered this generation to stop."""
         self._pulse.beat()
         if self.is_stale:
+            if not self._inside:
+                self._raised.set()
             raise CollectiveAborted(self._generation)
 
     def resumed(self, step: int, source: str) -> None:
@@ -132,7 +143,7 @@ class Seat:
                 self._voice.say(words.ACKNOWLEDGED, self._generation)
             else:
                 self._voice.say(words.DONE, self._generation)
-        order = self._orders.get()
+        order = self._next_order()
         if isinstance(order, ExitOrder):
             raise Dismissed
         self.is_finished = isinstance(order, FinishOrder)
@@ -159,6 +170,13 @@ class Seat:
         while True:
             self._orders.get()
 
+    def _next_order(self) -> StartOrder | ExitOrder | FinishOrder:
+        self._waits = True
+        try:
+            return self._orders.get()
+        finally:
+            self._waits = False
+
     def _listen(self) -> None:
         try:
             while True:
@@ -173,6 +191,9 @@ class Seat:
                 with self._turn:
                     self._aborted = max(self._aborted, order.generation)
                     self._abort.set()
+                if self._inside or (not self._waits and self._raised.wait(_CALL_S)):
+                    continue  # the code answers itself, by its end if by nothing else
+                with self._turn:
                     if not self._inside:
                         self._voice.say(words.ACKNOWLEDGED, order.generation)
         except (EOFError, OSError):

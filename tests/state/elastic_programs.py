@@ -7,16 +7,21 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import dmlf
+from dmlf.errors import CollectiveAborted
 from dmlf.group import default_group, place
 
 SAMPLES, BATCH, EPOCHS = 60, 12, 3
 STEPS = EPOCHS * SAMPLES // BATCH
+LATE_S = 2.0
 Faults = dict[str, int]
 """The step of each `KIND RANK`: kill, stop, leave, join (asked for by that rank), raise."""
 
@@ -149,12 +154,27 @@ def lost_outside(where: str, once: str) -> list[int]:
     if where != "after":
         _die_once(group.rank, once)
     if where == "in a call before":
-        dmlf.barrier()
+        _end_late(once, dmlf.barrier)
     found = count({}, once)
     if where == "after":
         _die_once(dmlf.rank(), once)
         dmlf.barrier()
     return found
+
+
+def _end_late(once: str, call: Callable[[], None]) -> None:
+    """What fails here ends its process once the others have begun anew, if they do not wait."""
+    begun = os.path.join(once, "begun")
+    died = os.path.exists(os.path.join(once, "died"))
+    if died and dmlf.rank() == 1:
+        os.close(os.open(begun, os.O_CREAT))
+    try:
+        call()
+    except CollectiveAborted:
+        deadline = time.monotonic() + LATE_S
+        while not os.path.exists(begun) and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        raise
 
 
 def _die_once(rank: int, once: str) -> None:
