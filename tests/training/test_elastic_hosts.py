@@ -165,7 +165,7 @@ def test_a_stopped_worker_is_given_up(site: SlowSite) -> None:
     assert metrics["final_state_sha256"] == serial()
     assert [entry["world_size"] for entry in metrics["membership"]["generations"]] == [2, 1]
     # It wakes up, and finds that it has been given up.
-    for process in (workers[0], ranks[0]):
+    for process in (ranks[0], workers[0]):  # the rank first: its worker's end is its own
         process.send_signal(signal.SIGCONT)
     assert ended(workers[0])[0] == 1
 
