@@ -19,7 +19,7 @@ STREAMED_BYTES = (2 << 20) - 256
 
 @contextmanager
 def streamed_copies() -> Iterator[None]:
-    """Programs that start inside stream large copies, unless the user has tuned glibc himself."""
+    """Programs that start inside stream large copies, unless glibc has been tuned already."""
     if VARIABLE in os.environ:
         yield
         return
