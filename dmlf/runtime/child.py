@@ -16,6 +16,7 @@ from typing import Any
 from dmlf.errors import DmlfError, RemoteError
 
 _PR_SET_PDEATHSIG = 1
+_IMPORTED_BY = os.getpid()  # the fork server, which imports this once for all its ranks
 
 
 def signal_on_parent_death(number: signal.Signals) -> None:
@@ -27,6 +28,8 @@ def signal_on_parent_death(number: signal.Signals) -> None:
 def die_with_launcher() -> None:
     """Make the kernel, or else a thread, end this process when its launcher is gone."""
     signal_on_parent_death(signal.SIGKILL)
+    if _IMPORTED_BY not in (os.getpid(), os.getppid()):  # it ended before the kernel was asked
+        os._exit(1)
     launcher = parent_process()
     assert launcher is not None
 

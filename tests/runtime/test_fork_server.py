@@ -42,7 +42,8 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
     for process in started:
         with suppress(ProcessLookupError):  # as it is after a test that passes
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with process:  # closes its pipe and waits
+            pass
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,31 @@ def test_its_end_ends_the_ranks_and_is_named(
     assert output.splitlines()[-1] == f"{end}, and with it all ranks that it had started"
     assert not family.is_running()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_its_end_ends_a_rank_that_has_not_yet_asked_to_end_with_it(launcher: Launcher) -> None:
+    process = launcher(
+        "import os, signal\n"
+        "from dmlf.errors import PeerLost\n"
+        "from dmlf.runtime import fork_server, process_context\n"
+        "from dmlf.runtime.launch import started_ranks\n"
+        "context = process_context(['tests.runtime.stopped_when_forked'], 1)\n"
+        "program = 'tests.runtime.programs:wait_for_ever'\n"
+        "try:\n"
+        "    with started_ranks(context, program, [0]) as ranks:\n"
+        "        rank = ranks.processes[0]._process.pid\n"
+        "        while open(f'/proc/{rank}/stat').read().split()[2] != 'T':\n"
+        "            pass\n"
+        "        os.kill(fork_server._server(), signal.SIGKILL)\n"
+        "        assert fork_server._ended(fork_server._server(), 10.0)\n"
+        "        os.kill(rank, signal.SIGCONT)\n"
+        "        ranks.result(0)\n"
+        "except PeerLost as error:\n"
+        "    print(error.detail)\n",
+    )
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    lost = "the fork server was killed by SIGKILL, and with it all ranks that it had started"
+    assert output.splitlines() == [lost]
 
 
 def test_if_it_cannot_start_a_rank_that_is_said(launcher: Launcher) -> None:
