@@ -53,7 +53,7 @@ faults:
   transports: [shm]
 overhead:
   rounds: 1
-  steps: 51
+  steps: 300
 projection:
   parameters: 1000
   compute_s: 0.1

@@ -169,7 +169,7 @@ def test_faults_are_a_target_of_their_own(checkout: Checkout) -> None:
     assert checkout.plan("faults") == {"sources": 1, "campaign": 1, "overhead": 1, "faults": 1}
     planned = checkout.snakemake("--dry-run", "--printshellcmds", "faults")
     assert "dmlf faults --runs 2 --seed 0 --algorithms ring --transports shm" in planned.text
-    assert "dmlf overhead --rounds 1 --steps 51" in planned.text
+    assert "dmlf overhead --rounds 1 --steps 300" in planned.text
 
 
 REPLAY = "results/digits/ring-replay/float32/world_size=2/seed=0/reference.json"

@@ -1,10 +1,14 @@
 """What being ready for faults costs: steps that could recover beside steps that could not.
 
-The same training is run plain, with `--max-restarts`, and with a checkpoint every EVERY_STEPS
-steps, in turns whose order rotates, so that the machine's drift meets all three alike. A ratio is
-taken within a round, of runs that were neighbours in time. Counted is the time from the begin of
-a step to that of the next, saving included; left out are the warm-up and the smaller step that
-ends an epoch, after which replicas are compared and the model is evaluated in all three.
+The same training is run plain, with `--max-restarts`, and with checkpoints, in turns whose order
+rotates, so that the machine's drift meets all three alike. The price of restarts is a ratio within
+a round, of two runs that were neighbours in time. Counted is the time from the begin of a step to
+that of the next; left out are the warm-up and the smaller step that ends an epoch, after which
+replicas are compared and the model is evaluated in both.
+
+Runs are some percent apart without a reason, so the price of checkpoints is a ratio within a run:
+one is written every other EVERY_STEPS steps, and the time of those that follow it, saving included,
+is put beside that of the next EVERY_STEPS. The first one is left out: it removes no older one.
 """
 
 from __future__ import annotations
@@ -30,10 +34,14 @@ from dmlf.training.checkpoints import CheckpointPlan
 from dmlf.training.result import RunResult
 from dmlf.training.run import train
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 EVERY_STEPS = 50
 PLAIN, RESTARTS, CHECKPOINTS = "plain", "restarts", "checkpoints"
 VARIANTS = (PLAIN, RESTARTS, CHECKPOINTS)
+BETWEEN = "between"
+"""The steps of runs with checkpoints that the others are put beside."""
+SAMPLES = (*VARIANTS, BETWEEN)
+_LEAST_STEPS = 6 * EVERY_STEPS
 RUN = RunConfig(
     task="digits",
     hidden_sizes=(512, 512),
@@ -58,16 +66,16 @@ def measure_overhead(
 ) -> dict[str, Any]:
     """Train every variant once a round; return the content of the measurement's file.
 
-    steps: of each run; more than EVERY_STEPS, so that some are followed by a checkpoint. tell:
+    steps: of each run; 6 * EVERY_STEPS are needed for one checkpoint to be measured. tell:
     takes one line per run. exclusive: hold the host-wide measuring lock meanwhile.
     Raises ConfigError, what ends a run, and MetricsError if one ends in other bits.
     """
     if not 1 <= rounds <= 10_000:
         raise ConfigError("rounds", rounds, "a number from 1 to 10000")
-    if not EVERY_STEPS < steps <= 1_000_000:
-        raise ConfigError("steps", steps, f"a number from {EVERY_STEPS + 1} to 1000000")
+    if not _LEAST_STEPS <= steps <= 1_000_000:
+        raise ConfigError("steps", steps, f"a number from {_LEAST_STEPS} to 1000000")
     config = replace(RUN, max_steps=steps)
-    samples: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    samples: dict[str, list[float]] = {name: [] for name in SAMPLES}
     states = set()
     with measuring_lock() if exclusive else nullcontext(), signals(None):
         started_at = datetime.now(UTC)
@@ -77,7 +85,12 @@ def measure_overhead(
                 variant = VARIANTS[(round_ + place) % len(VARIANTS)]
                 result = _train(config, variant)
                 states.add(result.final_state().sha256())
-                samples[variant].append(seconds_per_step(result))
+                if variant == CHECKPOINTS:
+                    saving, between = seconds_per_step_saving(result.ranks[0].start_s)
+                    samples[CHECKPOINTS].append(saving)
+                    samples[BETWEEN].append(between)
+                else:
+                    samples[variant].append(seconds_per_step(result))
                 tell(f"{round_:4d}  {variant:11s}  {1e3 * samples[variant][-1]:.3f} ms per step")
     if len(states) != 1:
         raise MetricsError("this measurement", "final state", "differs between its runs")
@@ -102,7 +115,7 @@ def _train(config: RunConfig, variant: str) -> RunResult:
         return train(config, restarts=RestartPolicy(3) if variant == RESTARTS else None)
     with scratch_folder() as folder:
         try:
-            return train(config, checkpoint=CheckpointPlan(str(folder), EVERY_STEPS))
+            return train(config, checkpoint=CheckpointPlan(str(folder), 2 * EVERY_STEPS, keep=1))
         except RunInterrupted as stopped:
             raise SystemExit(128 + stopped.number) from None
 
@@ -110,7 +123,7 @@ def _train(config: RunConfig, variant: str) -> RunResult:
 def seconds_per_step(result: RunResult) -> float:
     """The mean time from the begin of a whole step to that of the next, after the warm-up.
 
-    It is rank 0's, which waits for all others in every step, and writes the checkpoints.
+    It is rank 0's, which waits for all others in every step.
     """
     starts = result.ranks[0].start_s
     whole = [
@@ -119,6 +132,20 @@ def seconds_per_step(result: RunResult) -> float:
         if sum(rank.samples[step] for rank in result.ranks) == result.config.global_batch_size
     ]
     return math.fsum(whole) / len(whole)
+
+
+def seconds_per_step_saving(starts: Sequence[float]) -> tuple[float, float]:
+    """The mean time of a step of the EVERY_STEPS from each checkpoint on, and of those between.
+
+    starts: of every step on rank 0, which writes; at least 6 * EVERY_STEPS. Of the epochs' ends,
+    with their smaller steps, both have as many.
+    """
+    saving, between = [], []
+    for saved in range(4 * EVERY_STEPS - 1, len(starts) - 2 * EVERY_STEPS, 2 * EVERY_STEPS):
+        middle, end = saved + EVERY_STEPS, saved + 2 * EVERY_STEPS
+        saving.append((starts[middle] - starts[saved]) / EVERY_STEPS)
+        between.append((starts[end] - starts[middle]) / EVERY_STEPS)
+    return math.fsum(saving) / len(saving), math.fsum(between) / len(between)
 
 
 def validate(content: Any, path: str) -> None:

@@ -79,19 +79,21 @@ def _survived(faults: Faults) -> Statement:
 
 def _price(faults: Faults, variant: str) -> Statement:
     name, rebuild = f"overhead/{variant}", f"snakemake {_OVERHEAD}"
-    what = {RESTARTS: "Steps of a run that may recover (`--max-restarts`)"}.get(
-        variant, "Steps of a run with checkpoints"
-    )
-    tested = f"steps with {variant} take at most {TARGETS[variant]:g} times as long as plain ones"
+    what = {
+        RESTARTS: "Steps of a run that may recover (`--max-restarts`)",
+        CHECKPOINTS: "Steps with a checkpoint",
+    }[variant]
+    without = {RESTARTS: "plain ones", CHECKPOINTS: "those between, without one"}[variant]
+    tested = f"steps with {variant} take at most {TARGETS[variant]:g} times as long as {without}"
     overhead = faults.overhead
     if overhead is None:
         text = f"No statement on the price of {variant}: {faults.overhead_problem}."
         return Statement(name, tested, Outcome.NO_DATA, text, {}, rebuild)
     if variant == CHECKPOINTS:
-        what += f" every {overhead['checkpoint_every']} steps"
+        what += f" every {overhead['checkpoint_every']}"
     ratio, target = overhead_ratio(overhead, variant), TARGETS[variant]
     numbers = {"ratio": ratio.text(), "target": f"{target:g}", "rounds": str(ratio.runs)}
-    took = f"{what} take {ratio.text()} times as long as plain ones"
+    took = f"{what} take {ratio.text()} times as long as {without}"
     outcome = within(ratio, target)
     text = {
         Outcome.HOLDS: f"{took}: within the target of {target:g}.",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmlf.benchmark.faults.overhead import PLAIN
+from dmlf.benchmark.faults.overhead import BETWEEN, CHECKPOINTS, PLAIN, RESTARTS
 from dmlf.benchmark.faults.plans import Request
 from dmlf.benchmark.statistics import Estimate, median_estimate
 
@@ -94,9 +94,12 @@ def failures(campaign: Mapping[str, Any]) -> list[Failure]:
     ]
 
 
+_BESIDE = {RESTARTS: PLAIN, CHECKPOINTS: BETWEEN}
+
+
 def overhead_ratio(overhead: Mapping[str, Any], variant: str) -> Estimate:
-    """How many times as long steps take as plain ones: the median of the rounds' ratios."""
-    pairs = zip(overhead["step_s"][variant], overhead["step_s"][PLAIN], strict=True)
+    """How many times as long steps take as those without: the median of the rounds' ratios."""
+    pairs = zip(overhead["step_s"][variant], overhead["step_s"][_BESIDE[variant]], strict=True)
     return median_estimate([with_ / without for with_, without in pairs])
 
 

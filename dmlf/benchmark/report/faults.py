@@ -8,7 +8,7 @@ from typing import Any
 
 from dmlf.benchmark.claims import Outcome
 from dmlf.benchmark.faults.load import Faults
-from dmlf.benchmark.faults.overhead import VARIANTS
+from dmlf.benchmark.faults.overhead import SAMPLES
 from dmlf.benchmark.faults.statements import Statement, statements
 from dmlf.benchmark.faults.summary import Kind, failures, kinds, phases, plain_step_s
 from dmlf.benchmark.plots import FAULTS, FAULTS_TITLE
@@ -41,7 +41,8 @@ _CAPTION = (
 )
 _PRICE = (
     "**What readiness costs.** The same training plain, with restarts allowed, and with "
-    "checkpoints, in turns; a ratio is taken within each round."
+    "checkpoints, in turns. The price of restarts is a ratio within each round; that of "
+    "checkpoints one within each run, of steps with a checkpoint to those between, without one."
 )
 
 
@@ -166,8 +167,8 @@ def _overhead(faults: Faults) -> Iterator[str]:
     yield bullets([_line(statement) for statement in statements(faults)[1:]])
     config = overhead["config"]
     samples = [
-        [variant, *(significant(1e3 * value) for value in overhead["step_s"][variant])]
-        for variant in VARIANTS
+        [name, *(significant(1e3 * value) for value in overhead["step_s"][name])]
+        for name in SAMPLES
     ]
     rounds = len(samples[0]) - 1
     header = ("ms per step", *(f"round {number + 1}" for number in range(rounds)))
@@ -232,6 +233,6 @@ def data(faults: Faults) -> dict[str, Any]:
                 "median_step_s": median_estimate(overhead["step_s"][variant]).median,
                 "step_s": overhead["step_s"][variant],
             }
-            for variant in VARIANTS
+            for variant in SAMPLES
         },
     }

@@ -61,9 +61,9 @@ def campaign(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def overhead(restarts: Sequence[float], checkpoints: Sequence[float]) -> dict[str, Any]:
-    """Samples that are so many times the plain ones."""
+    """Samples that are so many times those without."""
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         **FRAME,
         "config": RUN.as_mapping(),
         "checkpoint_every": 50,
@@ -71,6 +71,7 @@ def overhead(restarts: Sequence[float], checkpoints: Sequence[float]) -> dict[st
         "step_s": {
             "plain": [2.0] * len(restarts),
             "restarts": [2.0 * ratio for ratio in restarts],
-            "checkpoints": [2.0 * ratio for ratio in checkpoints],
+            "checkpoints": [3.0 * ratio for ratio in checkpoints],
+            "between": [3.0] * len(checkpoints),
         },
     }

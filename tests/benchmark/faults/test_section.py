@@ -123,8 +123,8 @@ def test_the_price_is_told_with_its_target(tmp_path: Path) -> None:
         r"take 1.01 \[1.00, 1.02\] times as long as plain ones: within the target of 1.03" in said
     )
     assert (
-        r"take 1.12 \[1.10, 1.20\] times as long as plain ones: more than the target of 1.05"
-        in said
+        r"take 1.12 \[1.10, 1.20\] times as long as those between, without one: "
+        "more than the target of 1.05" in said
     )
     outcomes = [claim["outcome"] for claim in findings(tmp_path)["claims"]]
     assert outcomes == ["no data", "holds", "does not hold"]
