@@ -22,9 +22,9 @@ help:
 run: $(INSTALLED)
 	$(BIN)/snakemake
 
-# Two tests at a time: most of them wait for processes that they start.
+# Four tests at a time: most of them wait for processes that they start.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -86,10 +86,10 @@ class LocalMembers:
         while self._stillborn:
             member, detail = self._stillborn.popitem()
             yield Said(member, GONE, 0, detail)
-        for member, running in list(self._members.items()):
+        gone = wait([one.process.sentinel for one in self._members.values()], 0.0)
+        for member, running in list(self._members.items()):  # who is gone has said its last words
             if member not in self._members:  # gone with another one
                 continue
-            gone = wait([running.process.sentinel], 0.0)  # before its last words are read
             for kind, generation, value in running.inbox.take():
                 yield Said(member, kind, generation, value)
             if member not in self._members:  # dismissed for what it said
@@ -98,7 +98,7 @@ class LocalMembers:
             if pulse != running.felt:
                 running.felt = pulse
                 yield Said(member, BEAT, 0, pulse.step)
-            if gone or running.inbox.ended:
+            if running.process.sentinel in gone or running.inbox.ended:
                 yield from self._bury(member)
 
     def _bury(self, member: int) -> list[Said]:
