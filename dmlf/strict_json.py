@@ -29,6 +29,28 @@ def parse(content: bytes) -> Any:
     )
 
 
+def check(value: Any, max_depth: int = MAX_DEPTH) -> None:
+    """Raise ValueError unless `parse` would give `value` back, once json has written it down.
+
+    As parsing it would, but without writing: for what is written often. Cost: linear.
+    """
+    if isinstance(value, dict | list):
+        if max_depth == 0:
+            raise ValueError("nested too deep")
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str):
+                    raise ValueError(f"a key is no text: {key!r:.80}")
+            value = value.values()
+        for item in value:
+            check(item, max_depth - 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not JSON; numbers must be finite")
+    elif not isinstance(value, str | int | None):
+        raise ValueError(f"{type(value).__name__} is not JSON")
+
+
 def _check_depth(text: str) -> None:
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(text):

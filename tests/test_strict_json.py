@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import json
+from typing import Any
 
 import pytest
 
-from dmlf.strict_json import MAX_DEPTH, parse
+from dmlf.strict_json import MAX_DEPTH, check, parse
 
 
 def test_what_is_json_is_read_exactly() -> None:
@@ -34,3 +36,36 @@ def test_depth_counts_brackets_and_not_texts() -> None:
     parse(b"[" + b"[]," * 1000 + b"0]")
     with pytest.raises(ValueError, match="nested deeper"):
         parse(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
+
+
+def nested(depth: int) -> Any:
+    return [] if depth == 1 else [nested(depth - 1)]
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 0, -(10**4000), 0.1, -0.0, "", "\ud800", [], {}, [[], {}], {"a": {"": [1, "b"]}},
+     Number.ONE, nested(MAX_DEPTH), [float("nan")], float("-inf"), {1: 2}, {None: 1}, {"a": {1: 1}},
+     (1,), {"a": ()}, {1}, b"x", 1j, object(), nested(MAX_DEPTH + 1), {"a": 1, 1: 2}],
+)  # fmt: skip
+def test_checked_is_what_would_come_back(value: Any) -> None:
+    try:
+        comes_back = parse(json.dumps(value).encode()) == value
+    except (ValueError, TypeError):
+        comes_back = False
+    if comes_back:
+        check(value)
+    else:
+        with pytest.raises(ValueError):  # noqa: PT011
+            check(value)
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(ValueError, match="nested"):
+        check(value)

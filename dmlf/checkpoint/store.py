@@ -40,7 +40,7 @@ from types import TracebackType
 
 from dmlf.checkpoint.files import DISK, DiskFiles, remove_tree, write_durably
 from dmlf.checkpoint.load import candidates, load_checkpoint
-from dmlf.checkpoint.manifest import MAX_BYTES, Manifest, decode_manifest, marker
+from dmlf.checkpoint.manifest import Manifest, marker
 from dmlf.checkpoint.names import (
     COMPLETE,
     GROUPS,
@@ -91,6 +91,7 @@ class CheckpointStore:
             raise ConfigError("keep", keep, "an integer from 1: the newest checkpoint stays")
         self._folder = Path(os.path.realpath(folder))
         self._config = config
+        self._trajectory_sha256 = config.trajectory_sha256()
         self._keep = keep
         self._files = files
         self._source_sha256 = _sources_of_this_process()
@@ -131,9 +132,9 @@ class CheckpointStore:
         gone, unless the very removal failed, which the next save repeats.
         """
         self._check(snapshot.state)
-        draft = self._begin(snapshot.state.step)
+        draft, name = self._begin(snapshot.state.step)
         try:
-            target = self._write(draft, snapshot)
+            target = self._write(draft, name, snapshot)
         except BaseException as error:
             # What cannot be removed is left to the next save: this one has an error of its own.
             with suppress(OSError):
@@ -155,7 +156,7 @@ class CheckpointStore:
         newest = self._valid[0] if self._valid else None
         if self._lock < 0:
             problem = "the store is closed"
-        elif state.config.trajectory_sha256() != self._config.trajectory_sha256():
+        elif not self._is_of_this_run(state.config):
             problem = "the state is of another run than the store was opened for"
         elif not 0 <= state.step <= MAX_STEP:
             problem = f"step {state.step} cannot be named"
@@ -167,10 +168,17 @@ class CheckpointStore:
         if problem is not None:
             raise CheckpointWriteError(str(self._folder), problem)
 
-    def _begin(self, step: int) -> Path:
-        """Make the temporary folder of a checkpoint, and remove those of dead writers."""
+    def _is_of_this_run(self, config: RunConfig | OwnLoop) -> bool:
+        return config is self._config or config.trajectory_sha256() == self._trajectory_sha256
+
+    def _begin(self, step: int) -> tuple[Path, str]:
+        """Make the temporary folder of a checkpoint, and remove those of dead writers.
+
+        Returns that folder, and the name that it is to get.
+        """
         try:
-            for name in sorted(os.listdir(self._folder)):
+            found = sorted(os.listdir(self._folder))
+            for name in found:
                 path = self._folder / name
                 # We hold the lock, so whoever wrote it is dead or gave up.
                 if is_temporary(name) and _is_folder(path):
@@ -179,9 +187,9 @@ class CheckpointStore:
             self._files.make_folder(draft)
         except OSError as error:
             raise _write_error(self._folder, error) from None
-        return draft
+        return draft, _free_name(step, found)
 
-    def _write(self, draft: Path, snapshot: Snapshot) -> Path:
+    def _write(self, draft: Path, name: str, snapshot: Snapshot) -> Path:
         """Fill the temporary folder, durably, and give it its name. Raises OSError as well."""
         groups = (snapshot.parameters, snapshot.optimizer)
         entries = [
@@ -192,7 +200,7 @@ class CheckpointStore:
         write_durably(draft / MANIFEST, [manifest], self._files)
         write_durably(draft / COMPLETE, [marker(manifest)], self._files)
         self._files.sync_folder(draft)
-        target = self._folder / self._free_name(snapshot.state.step)
+        target = self._folder / name
         self._files.rename(draft, target)
         return target
 
@@ -210,19 +218,9 @@ class CheckpointStore:
     def _manifest(self, draft: Path, state: RunState, entries: Sequence[FileEntry]) -> bytes:
         try:
             files = {entry.name: entry for entry in entries}
-            content = Manifest(state, self._source_sha256, files).encode()
-            # What cannot be read back is not written: keys that are no strings, ...
-            if len(content) > MAX_BYTES or decode_manifest(content).state != state:
-                raise ValueError("random or user state is no plain JSON, or too large")
-        except (ValueError, TypeError, RecursionError) as error:
+            return Manifest(state, self._source_sha256, files).encode()
+        except ValueError as error:
             raise CheckpointWriteError(str(draft / MANIFEST), str(error)) from None
-        return content
-
-    def _free_name(self, step: int) -> str:
-        # Above all that are there, not the first gap: the later one of a step counts as newer.
-        orders = map(parse_checkpoint_name, candidates(self._folder))
-        taken = [order[1] for order in orders if order is not None and order[0] == step]
-        return checkpoint_name(step, max(taken) + 1 if taken else 0)
 
     def _remove_old(self) -> None:
         """Remove what is older than the newest `keep` valid ones, valid or not."""
@@ -284,6 +282,14 @@ class CheckpointStore:
 @functools.cache  # what runs does not change with the files, and reading them takes 20 ms
 def _sources_of_this_process() -> str:
     return source_sha256()
+
+
+def _free_name(step: int, found: Sequence[str]) -> str:
+    """The name of a step's checkpoint beside those that are there."""
+    # Above all of them, not the first gap: the later one of a step counts as newer.
+    orders = map(parse_checkpoint_name, found)
+    taken = [order[1] for order in orders if order is not None and order[0] == step]
+    return checkpoint_name(step, max(taken) + 1 if taken else 0)
 
 
 def _lock(folder: Path) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,20 +38,16 @@ DTYPES = {
     "|V2": "BF16",
 }
 """numpy's name of each dtype that is kept, and that of safetensors; numpy has no bfloat16."""
+_SMALL_BYTES = 1 << 15
 _ALIGNMENT = 8  # bytes of the header's length, and what the header is padded to
 
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """What the manifest says of one tensor: numpy's dtype string, shape, SHA-256 of its bytes."""
+    """What the manifest says of one tensor: numpy's dtype string, and shape."""
 
     dtype: str
     shape: tuple[int, ...]
-    sha256: str
-
-    def line(self, name: str) -> str:
-        """`name|dtype|shape|sha256`, of which the state's hash is taken."""
-        return f"{name}|{self.dtype}|{self.shape}|{self.sha256}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +69,11 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-def state_sha256(entries: Iterable[tuple[str, TensorEntry]]) -> str:
-    """SHA-256 over the sorted lines of all tensors, whichever files they are in; each line once."""
-    lines = sorted({entry.line(name) for name, entry in entries})
-    return hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
-
-
 def encode(file_name: str, arrays: Arrays) -> tuple[list[Buffer], FileEntry]:
-    """Return a safetensors file's content, in pieces, and its entry.
+    """Return a safetensors file's content, in pieces, and its entry; equal arrays give equal bytes.
 
-    The pieces are the header and the arrays themselves: nothing is copied, as the library's own
-    `serialize` would with the interpreter held. Raises ValueError, naming the tensor.
+    The pieces are the arrays themselves, all but small ones: the library's own `serialize` would
+    copy them with the interpreter held. Raises ValueError, naming the tensor.
     """
     kept = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in kept.items():
@@ -104,12 +94,12 @@ def encode(file_name: str, arrays: Arrays) -> tuple[list[Buffer], FileEntry]:
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    pieces: list[Buffer] = [len(text).to_bytes(_ALIGNMENT, "little") + text]
-    pieces += [_bytes_of(kept[name]) for name in names]
+    first = len(text).to_bytes(_ALIGNMENT, "little") + text
+    pieces = _joined([first, *(_bytes_of(kept[name]) for name in names)])
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
-    tensors = {name: _entry(array) for name, array in kept.items()}
+    tensors = {name: TensorEntry(array.dtype.str, array.shape) for name, array in kept.items()}
     size = _ALIGNMENT + len(text) + end
     return pieces, FileEntry(file_name, size, digest.hexdigest(), tensors)
 
@@ -123,7 +113,7 @@ def decode(content: bytes, entry: FileEntry) -> dict[str, npt.NDArray[Any]]:
 
     if len(content) != entry.size:
         raise ValueError(f"{len(content)} bytes instead of {entry.size}")
-    if _sha256(content) != entry.sha256:
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise ValueError("its SHA-256 is not that of the manifest")
     try:
         stored = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
@@ -139,23 +129,25 @@ def decode(content: bytes, entry: FileEntry) -> dict[str, npt.NDArray[Any]]:
         if tuple(fields["shape"]) != expected.shape:
             raise ValueError(f"tensor {name!r}: shape {fields['shape']} is not {expected.shape}")
         # Not copied: safetensors gives every tensor a bytearray of its own.
-        array = np.frombuffer(fields["data"], dtype=expected.dtype).reshape(expected.shape)
-        if _entry(array) != expected:
-            raise ValueError(f"tensor {name!r}: its SHA-256 is not that of the manifest")
-        arrays[name] = array
+        arrays[name] = np.frombuffer(fields["data"], dtype=expected.dtype).reshape(expected.shape)
     if missing := entry.tensors.keys() - arrays.keys():
         raise ValueError(f"tensor {min(missing)!r} is missing")
     return arrays
 
 
-def _entry(array: npt.NDArray[Any]) -> TensorEntry:
-    return TensorEntry(array.dtype.str, array.shape, _sha256(_bytes_of(array)))
+def _joined(pieces: list[Buffer]) -> list[Buffer]:
+    """The same with small neighbours in one: a call for each takes longer than copying them."""
+    joined: list[Buffer] = []
+    small: list[Buffer] = []
+    for piece in pieces:
+        if len(piece) >= _SMALL_BYTES:
+            joined += [b"".join(small), piece] if small else [piece]
+            small = []
+        else:
+            small.append(piece)
+    return [*joined, b"".join(small)] if small else joined
 
 
 def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
     """The bytes of a contiguous array, not copied."""
     return array.reshape(-1).view(np.uint8).data
-
-
-def _sha256(content: Buffer) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -8,8 +8,6 @@ loop waits for, and a thread writes the copies while training goes on.
 from __future__ import annotations
 
 import json
-import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +17,15 @@ from dmlf.checkpoint import CheckpointStore, RunState, SamplerPosition, Snapshot
 from dmlf.checkpoint.load import candidates
 from dmlf.errors import ConfigError, NoValidCheckpoint
 from dmlf.protocol import Kind, Member, Move, Steps, transfer
-from dmlf.runtime.driver import SLICE_S
 from dmlf.runtime.faults import Injector
 from dmlf.runtime.member import Line
+from dmlf.training.background_saver import BackgroundSaver
 from dmlf.training.faulty_disk import FaultyDisk
-from dmlf.training.packing import Gathered, copied, packed
+from dmlf.training.packing import Copies, Gathered, packed
 from dmlf.training.recorder import StepRecorder
 from dmlf.training.replica import Replica
-from dmlf.transport.base import never
 
 Run = Callable[[Steps[None]], None]
-_LOWEST_PRIORITY = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +98,7 @@ class Checkpointer:
         self._disk = FaultyDisk()
         self._writes = member.rank == writer_of(member)
         self._saver: BackgroundSaver | None = None
+        self._parameters, self._optimizer = Copies(), Copies()
         self._last: int | None = None
 
     def begin(self, saved: int | None) -> None:
@@ -168,8 +165,8 @@ class Checkpointer:
         self._last = step
         if self._saver is None:
             return
+        self._saver.wait()  # what it writes lies in the memory that is to be copied to
         if self._injector is not None and self._injector.disk_is_full(step):
-            self._saver.wait()  # it is this save that shall fail, and not the one before
             self._disk.full = True
         parameters, optimizer = replica.part(0)
         state = RunState(
@@ -182,78 +179,7 @@ class Checkpointer:
         self._saver.save(
             Snapshot(
                 state,
-                {**parts.parameters, **copied(parameters)},
-                {**parts.optimizer, **copied(optimizer)},
+                {**parts.parameters, **self._parameters.made_of(parameters)},
+                {**parts.optimizer, **self._optimizer.made_of(optimizer)},
             )
         )
-
-
-class BackgroundSaver:
-    """Writes one snapshot at a time, in a thread; who brings the next one waits for it.
-
-    The thread takes what time the steps leave: for a core it comes after all ranks. Who waits for
-    it leaves it a core.
-    line: see `Checkpointer`.
-    """
-
-    def __init__(self, store: CheckpointStore, line: Line | None) -> None:
-        self._store = store
-        self._line = line
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
-
-    def save(self, snapshot: Snapshot) -> None:
-        """Begin to write `snapshot`, whose arrays nobody changes any more.
-
-        Raises what went wrong with the one before.
-        """
-        self.wait()
-        self._thread = threading.Thread(
-            target=self._write, args=(snapshot,), name="dmlf-checkpoint", daemon=True
-        )
-        self._thread.start()
-
-    def check(self) -> None:
-        """Raise what has gone wrong so far. Raises CheckpointWriteError."""
-        if self._error is not None:
-            raise self._error
-
-    def wait(self) -> None:
-        """Return when nothing is being written. Raises CheckpointWriteError."""
-        self._join(never if self._line is None else self._line.check)
-        self.check()
-
-    def close(self) -> None:
-        """Return when all is durable, and let go of the folder; what it raises leaves it held.
-
-        Raises CheckpointWriteError.
-        """
-        self.wait()
-        self._store.close()
-
-    def abandon(self) -> Verified:
-        """End what is being written, well or not, let go of the folder, and say what is in it.
-
-        Never before the thread has ended: the next writer of the folder would remove its draft.
-        So no order is looked for meanwhile, which would end this.
-        """
-        self._join(never if self._line is None else self._line.beat)
-        self._store.close()
-        return self._store.verified()
-
-    def _join(self, meanwhile: Callable[[], None]) -> None:
-        while self._thread is not None:
-            self._thread.join(SLICE_S)
-            if self._thread.is_alive():
-                meanwhile()
-            else:
-                self._thread = None
-
-    def _write(self, snapshot: Snapshot) -> None:
-        try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
-            self._store.save(snapshot)
-            if self._line is not None:
-                self._line.saved(snapshot.state.step)
-        except BaseException as error:
-            self._error = error

@@ -49,6 +49,19 @@ def packed(
     return [json.dumps(table).encode(), *arrays]
 
 
-def copied(arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """Copies of all arrays."""
-    return {name: array.copy() for name, array in arrays.items()}
+class Copies:
+    """Copies of arrays, whose memory is made once: new memory costs more time than the copying."""
+
+    def __init__(self) -> None:
+        self._kept: Arrays = {}
+
+    def made_of(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Copies of all `arrays`; those of the last call are not to be used any more."""
+        last, self._kept = self._kept, {}
+        for name, array in arrays.items():
+            copy = last.get(name)
+            if copy is None or (copy.dtype, copy.shape) != (array.dtype, array.shape):
+                copy = np.empty_like(array, order="C")
+            np.copyto(copy, array)
+            self._kept[name] = copy
+        return dict(self._kept)

@@ -31,7 +31,7 @@ VALUES += [[0], [-1], [2**63, 2**63], {"a": 1}, "../x", "<f4", "|O", "parameters
 
 def whole() -> bytes:
     """A manifest of two files."""
-    tensor = TensorEntry("<f4", (2, 3), HASH)
+    tensor = TensorEntry("<f4", (2, 3))
     files = {
         name: FileEntry(name, 100, HASH, {"weight": tensor})
         for name in ("parameters.safetensors", "optimizer.safetensors")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from dmlf.checkpoint import CheckpointStore, load, load_newest
+from dmlf.checkpoint import CheckpointStore, load, load_checkpoint, load_newest
 from tests.checkpoint.snapshots import CONFIG, bits, snapshot
 
 SAVES = 60
@@ -35,6 +37,18 @@ def test_the_checkpoint_that_is_about_to_be_read_is_replaced(
     assert loaded is not None
     assert loaded.rejected == ()
     assert bits(loaded.snapshot) == bits(snapshot(4))
+
+
+def test_a_state_is_named_after_what_sha256sum_says_of_its_files(tmp_path: Path) -> None:
+    with CheckpointStore(tmp_path, CONFIG) as store:
+        folder = store.save(snapshot(1))
+        again = store.save(snapshot(1))
+        other = store.save(snapshot(2))
+    files = ["parameters.safetensors", "optimizer.safetensors"]
+    said = subprocess.run(["sha256sum", *files], cwd=folder, capture_output=True, check=True)
+    names = [load_checkpoint(path, CONFIG).manifest.state_sha256 for path in (folder, again, other)]
+    assert names[0] == hashlib.sha256(said.stdout).hexdigest()
+    assert names[0] == names[1] != names[2]
 
 
 def test_loading_while_another_process_saves_and_removes(tmp_path: Path) -> None:
