@@ -335,6 +335,7 @@ def aborted() -> str:
     store = dist.distributed_c10d._get_default_store()
     if dist.get_rank():
         store.wait(["aborted"])
+        store.set("seen", "")  # the store ends with rank 0
         dist.destroy_process_group()
         return ""
     work = dist.all_reduce(torch.ones(1), async_op=True)
@@ -345,6 +346,7 @@ def aborted() -> str:
     with pytest.raises(CollectiveAborted) as caught:
         work.wait()
     assert work.exception() is caught.value
+    store.wait(["seen"])
     return caught.typename
 
 
