@@ -32,11 +32,16 @@ from dmlf.errors import (
 
 
 @contextmanager
-def group(transport: str | None = None, timeout_s: float = 30.0) -> Iterator[tuple[int, int]]:
-    """The default group over `dmlf`: (rank, world size)."""
+def group(
+    transport: str | None = None, timeout_s: float = 30.0, store: Any = None
+) -> Iterator[tuple[int, int]]:
+    """The default group over `dmlf`: (rank, world size). store: where its ranks meet."""
     options = dmlf.torch.BackendOptions(transport=transport)
     timeout = timedelta(seconds=timeout_s)
-    dist.init_process_group("dmlf", pg_options=options, timeout=timeout)
+    place = {}
+    if store is not None:
+        place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+    dist.init_process_group("dmlf", pg_options=options, timeout=timeout, store=store, **place)
     try:
         yield dist.get_rank(), dist.get_world_size()
     finally:
@@ -379,18 +384,23 @@ def ddp_bits(transport: str, variants: list[dict[str, Any]], steps: int) -> list
     return found
 
 
-def nothing_is_left() -> None:
-    """Descriptors, threads and mapped memory are as before a group that did everything."""
+def nothing_is_left(meeting: str) -> None:
+    """Descriptors, threads and mapped memory are as before a group that did everything.
+
+    Its ranks meet in files: a store of torch's own ends with rank 0's first group, and a rank that
+    is early for the second could still reach it.
+    """
 
     def held() -> tuple[int, int, int]:
         maps = Path("/proc/self/maps").read_text()
         descriptors = len(os.listdir("/proc/self/fd"))
         return descriptors, threading.active_count(), maps.count("dmlf-shm")
 
-    with group():  # what torch itself keeps after the first time
+    size = int(os.environ["WORLD_SIZE"])
+    with group(store=dist.FileStore(f"{meeting}-1", size)):  # what torch itself keeps after that
         dist.barrier()
     before = held()
-    with group():
+    with group(store=dist.FileStore(f"{meeting}-2", size)):
         dist.new_group([0, 1])
         dist.all_reduce(torch.ones(100_000), async_op=True).wait()
     assert held() == before

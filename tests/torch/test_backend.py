@@ -113,8 +113,8 @@ def test_sharded_forms_train_as_ddp_does() -> None:
         assert all(distance < 1e-5 for distance in distances.values()), distances
 
 
-def test_a_destroyed_group_leaves_nothing() -> None:
-    dmlf.launch(programs.nothing_is_left, 2)
+def test_a_destroyed_group_leaves_nothing(tmp_path: Path) -> None:
+    dmlf.launch(programs.nothing_is_left, 2, (str(tmp_path / "meeting"),))
 
 
 def test_misuse_gets_one_line() -> None:
