@@ -137,8 +137,8 @@ def seconds_per_step(result: RunResult) -> float:
 def seconds_per_step_saving(starts: Sequence[float]) -> tuple[float, float]:
     """The mean time of a step of the EVERY_STEPS from each checkpoint on, and of those between.
 
-    starts: of every step on rank 0, which writes; at least 6 * EVERY_STEPS. Of the epochs' ends,
-    with their smaller steps, both have as many.
+    starts: of every step on rank 0, which writes; at least 6 * EVERY_STEPS. An epoch's end, with
+    its smaller step, falls to either as often, give or take one in three checkpoints.
     """
     saving, between = [], []
     for saved in range(4 * EVERY_STEPS - 1, len(starts) - 2 * EVERY_STEPS, 2 * EVERY_STEPS):
