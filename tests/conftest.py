@@ -7,7 +7,13 @@ import signal
 import pytest
 
 from dmlf.conformance.leftovers import nothing_left_behind as nothing_left_behind
-from dmlf.conformance.leftovers import warm_fork_server as warm_fork_server
+from dmlf.conformance.leftovers import start_fork_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_fork_server() -> None:
+    """Import once what ranks of many tests need; torch._dynamo alone takes two seconds."""
+    start_fork_server("torch._dynamo", "dmlf.torch", "pytest")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -42,8 +42,13 @@ def shared_memory() -> set[str]:
 @pytest.fixture(scope="session", autouse=True)
 def warm_fork_server() -> None:
     """Import torch once for all ranks of the session, where it is installed."""
+    start_fork_server()
+
+
+def start_fork_server(*with_torch: str) -> None:
+    """Import what training needs once for all ranks, and `with_torch` where torch is installed."""
     name_semaphores()
-    wanted = ["torch", "dmlf.training.torch_backend"]
+    wanted = ["dmlf.training.torch_backend", *with_torch]
     has_torch = importlib.util.find_spec("torch") is not None
     process_context(wanted if has_torch else ["dmlf.training.worker"], threads_per_rank=1)
     forkserver.ensure_running()

@@ -160,7 +160,7 @@ class Agent:
             int(message["world_size"]),
             endpoint,
             bool(message["trust_memory"]),
-            None if message["note"] is None else json.loads(message["note"]),
+            {name: json.loads(text) for name, text in message["notes"].items()},
             frozenset(message["struck"]),
             message["saved"],
         )
@@ -181,7 +181,8 @@ class Agent:
         elif kind == words.FAILED:
             value = error_to_plain(value)
         elif kind == words.NOTED:
-            value = json.dumps(value)  # a loss may be infinite, which the wire does not carry
+            # A loss may be infinite, which the wire does not carry.
+            value = {name: json.dumps(note) for name, note in value.items()}
         self._say(kind, generation, value)
 
     def _say(self, kind: str, generation: int, value: Any) -> None:

@@ -149,9 +149,13 @@ class RemoteMembers:
         )
 
     def start(
-        self, action: Start, notes: Mapping[int, Any], struck: frozenset[int], saved: int | None
+        self,
+        action: Start,
+        notes: Mapping[int, Mapping[str, Any]],
+        struck: frozenset[int],
+        saved: int | None,
     ) -> None:
-        """Begin a generation. notes: by rank."""
+        """Begin a generation. notes: by rank and name."""
         by_rank = sorted((rank, member) for member, rank in action.ranks.items())
         addresses = [self._workers[member].address for _, member in by_rank]
         for rank, member in by_rank:
@@ -162,7 +166,7 @@ class RemoteMembers:
                 world_size=action.world_size,
                 addresses=addresses,
                 trust_memory=action.trust_memory,
-                note=notes.get(rank),
+                notes=notes.get(rank, {}),
                 struck=sorted(struck),
                 saved=saved,
             )
@@ -258,6 +262,8 @@ def _said(number: int, worker: _Worker, message: Mapping[str, Any]) -> Said:
             value = error_from_plain(value)
         elif kind == words.FIRED:
             value = (int(value[0]), time.monotonic())  # clocks of hosts differ
+        elif kind == words.NOTED:
+            value = dict(value)
         return Said(number, kind, int(message["generation"]), value)
     except (LookupError, TypeError, ValueError) as error:
         raise FrameError(worker.wire.name, "message", message, f"{error!r}") from None

@@ -144,9 +144,13 @@ class LocalMembers:
         raise AssertionError(f"{action} for processes that were not asked for")
 
     def start(
-        self, action: Start, notes: Mapping[int, Any], struck: frozenset[int], saved: int | None
+        self,
+        action: Start,
+        notes: Mapping[int, Mapping[str, Any]],
+        struck: frozenset[int],
+        saved: int | None,
     ) -> None:
-        """Begin a generation. notes: by rank."""
+        """Begin a generation. notes: by rank and name."""
         self._endpoints = self._make_endpoints(action)
         for member, rank in action.ranks.items():
             order = StartOrder(
@@ -155,7 +159,7 @@ class LocalMembers:
                 action.world_size,
                 self._endpoints[rank],
                 action.trust_memory,
-                notes.get(rank),
+                dict(notes.get(rank, {})),
                 struck,
                 saved,
             )

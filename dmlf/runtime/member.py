@@ -7,7 +7,7 @@
       <------------------------------ resumed    trains
       <------------------------------ recorded   what it does in a step, where that is recorded
       <------------------------------ fired      an injected fault
-      <------------------------------ noted      something to be kept for whoever has its rank next
+      <------------------------------ noted      things to be kept for whoever has its rank next
       <------------------------------ saved      a checkpoint, which is durable
       <------------------------------ leaving    it has got SIGTERM, and wants to leave
     abort (generation) -------------------->     stops
@@ -26,7 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -47,9 +47,9 @@ IDLE_S = 0.25
 class StartOrder:
     """Run `generation` as `rank` of a group with `world_size` workers, over `endpoint`.
 
-    trust_memory: whether what this process holds may be used. note: what a member of this rank has
-    noted last. struck: numbers of the faults that need not be injected again. saved: the step of
-    the last checkpoint that the run has saved, wherever that is.
+    trust_memory: whether what this process holds may be used. notes: what members of this rank
+    have noted, by name. struck: numbers of the faults that need not be injected again. saved: the
+    step of the last checkpoint that the run has saved, wherever that is.
     """
 
     generation: int
@@ -57,7 +57,7 @@ class StartOrder:
     world_size: int
     endpoint: Any
     trust_memory: bool
-    note: Any = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
     struck: frozenset[int] = frozenset()
     saved: int | None = None
 
@@ -151,9 +151,9 @@ class Line:
         """Tell that the fault of this number strikes now."""
         self._voice.say(FIRED, self._generation, (fault, time.monotonic()))
 
-    def note(self, value: Any) -> None:
-        """Leave something for the next member of this rank."""
-        self._voice.say(NOTED, self._generation, value)
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """Leave things for the next member of this rank; each replaces what has had its name."""
+        self._voice.say(NOTED, self._generation, notes)
 
     def record(self, step: int, record: Mapping[str, Any]) -> None:
         """Tell what this rank does in `step`."""

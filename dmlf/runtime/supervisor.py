@@ -120,9 +120,13 @@ class Members(Protocol):
         """Tell a newcomer what it is to be."""
 
     def start(
-        self, action: Start, notes: Mapping[int, Any], struck: frozenset[int], saved: int | None
+        self,
+        action: Start,
+        notes: Mapping[int, Mapping[str, Any]],
+        struck: frozenset[int],
+        saved: int | None,
     ) -> None:
-        """Begin a generation. notes: by rank. struck, saved: see `StartOrder`."""
+        """Begin a generation. notes: by rank and name. struck, saved: see `StartOrder`."""
 
     def abort(self, member: int, generation: int) -> None:
         """Tell a member to stop."""
@@ -159,7 +163,7 @@ class Supervisor:
         self._tell = tell
         self._told = 0  # generations
         self._told_incidents = 0
-        self._notes: dict[int, Any] = {}  # by rank
+        self._notes: dict[int, dict[str, Any]] = {}  # by rank, name
         self._saved: int | None = None  # the step of the last checkpoint
         self._ranks: Mapping[int, int] = {}  # by member, of the last Start
         self._reports: dict[int, Any] = {}  # by rank, of the generation that runs
@@ -220,7 +224,7 @@ class Supervisor:
         member, kind, generation, value = said
         rank = self._ranks.get(member)
         if kind == words.NOTED and rank is not None:
-            self._notes[rank] = value
+            self._notes.setdefault(rank, {}).update(value)
         elif kind == words.FIRED:
             self._fired(value)
         elif kind == words.SAVED:

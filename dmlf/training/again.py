@@ -8,6 +8,7 @@ from dmlf.runtime import NoTransport
 from dmlf.runtime.faults import FaultKind, FaultSpec, Injector
 from dmlf.runtime.member import Line, StartOrder
 from dmlf.training.closing import close_links
+from dmlf.training.notes import read_notes
 from dmlf.training.replica import Replica, make_backend
 from dmlf.training.result import RankReport, report_to_json
 from dmlf.training.sampler import owned_shards
@@ -59,14 +60,12 @@ class RecoverableRank:
             transport = _connect(order.endpoint, line)
         try:
             replica.enter(order.rank, shards, transport.allocate)
-            step, history = (-1, None) if order.note is None else order.note
             injector = self._injector(order, line, transport)
             again = Again(
                 order.generation,
                 line,
                 holding,
-                history,
-                step,
+                *read_notes(order.notes),
                 injector,
                 self._verified,
                 order.saved,
@@ -76,8 +75,7 @@ class RecoverableRank:
             try:
                 report = trainer.train()
             except Exception:
-                if order.rank == 0 and trainer.recorder.epochs:
-                    line.note((trainer.recorder.done, trainer.recorder.history()))
+                trainer.note()
                 raise
             finally:
                 self._verified = trainer.verified

@@ -31,6 +31,7 @@ from dmlf.runtime.stop import StopSignal
 from dmlf.training.checkpoints import Checkpointer, CheckpointPlan, writer_of
 from dmlf.training.closing import close_links
 from dmlf.training.native import native_step
+from dmlf.training.notes import Notebook
 from dmlf.training.plugged import plugged_text
 from dmlf.training.progress import progress
 from dmlf.training.recorder import StepRecorder
@@ -129,6 +130,7 @@ class Trainer:
         # Workers of a parameter server have no optimizer state: it lives on the servers.
         self._applies = not (self._is_worker and member.num_servers)
         self.recorder = StepRecorder()
+        self._notebook = None if again is None else Notebook(again.line, self.recorder)
         self._kept = KeptRecords()
         self._transcript: TranscriptRecorder | None = None
         if job.transcript:
@@ -342,8 +344,12 @@ class Trainer:
         test_loss, accuracy = self._replica.backend.evaluate()
         self._timeline.computed("evaluate", start, time.monotonic())
         self.recorder.end_epoch(epoch, test_loss, accuracy, whole=whole)
-        if self._again is not None:
-            self._again.line.note((self.recorder.done, self.recorder.history()))
+        self.note()
+
+    def note(self) -> None:
+        """Leave the records so far with the launcher; nothing on a rank that has none of epochs."""
+        if self._notebook is not None:
+            self._notebook.write()
 
     def _confirm_replicas(self, step: int) -> None:
         self._confirm(step, self._replica.parameter_digests(), f"parameters after step {step}")

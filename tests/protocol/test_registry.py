@@ -26,7 +26,7 @@ def scratch_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_shipped_algorithms_are_there_sorted() -> None:
     names = list(registry())
     assert names == sorted(names)
-    assert {"ring", "parameter_server", "tree"} <= set(names)
+    assert {"ring", "parameter_server", "tree", "two_shot"} <= set(names)
 
 
 def test_every_name_is_its_own() -> None:

@@ -100,7 +100,7 @@ class Desk:
         """Begin a generation in which the worker has rank 1; what its rank is told."""
         before = len(self.rank.orders)
         self.wire.send(
-            "start", generation=generation, rank=1, world_size=2, trust_memory=True, note=None,
+            "start", generation=generation, rank=1, world_size=2, trust_memory=True, notes={},
             addresses=[["127.0.0.1", 1], address], struck=[4], saved=7,
         )  # fmt: skip
         deadline = time.monotonic() + TIMEOUT_S
@@ -144,16 +144,16 @@ def test_a_rank_listens_where_the_coordinator_was_told(desk: Desk) -> None:
 def test_a_note_with_an_infinite_loss_comes_back_as_it_was(desk: Desk) -> None:
     desk.place()
     address = desk.hear(words.JOINED)["address"]
-    desk.rank.say(words.NOTED, (3, {"epoch_loss": float("inf")}))
-    note = desk.hear(words.NOTED)["value"]
+    desk.rank.say(words.NOTED, {"epoch 3": {"test_loss": float("inf")}})
+    notes = desk.hear(words.NOTED)["value"]
     desk.wire.send(
-        "start", generation=0, rank=0, world_size=1, trust_memory=True, note=note,
+        "start", generation=0, rank=0, world_size=1, trust_memory=True, notes=notes,
         addresses=[address], struck=[], saved=None,
     )  # fmt: skip
     deadline = time.monotonic() + TIMEOUT_S
     while not desk.rank.orders and time.monotonic() < deadline:
         continue
-    assert desk.rank.orders[0].note == [3, {"epoch_loss": float("inf")}]
+    assert desk.rank.orders[0].notes == {"epoch 3": {"test_loss": float("inf")}}
     desk.wire.send("dismissed", refused=None)
     assert desk.run.result(TIMEOUT_S) == "rank 0 left"
 

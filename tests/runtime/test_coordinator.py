@@ -198,17 +198,18 @@ def test_a_worker_that_is_gone_is_a_lost_rank(meeting: Meeting) -> None:
     assert caught.value.peer == "rank 1"
 
 
-def test_the_place_of_a_lost_worker_is_taken_and_the_note_handed_on(meeting: Meeting) -> None:
+def test_the_place_of_a_lost_worker_is_taken_and_the_notes_handed_on(meeting: Meeting) -> None:
     run = meeting.open(max_restarts=1)
     first, second = meeting.gather()
-    first.say(words.NOTED, (5, {"epochs": []}))
+    first.say(words.NOTED, {"epoch 0": "first", "so far": "4"})
+    first.say(words.NOTED, {"so far": "5"})
     first.wire.close()
     second.hear("abort")
     second.say(words.ACKNOWLEDGED, address=["10.0.0.9", 73])
     third = meeting.worker()
     third.ready(74)
     order = third.train(1)
-    assert (order["rank"], order["note"]) == (0, [5, {"epochs": []}])
+    assert (order["rank"], order["notes"]) == (0, {"epoch 0": "first", "so far": "5"})
     assert order["addresses"] == [["10.0.0.9", 74], ["10.0.0.9", 73]]
     second.train(1)
     for worker, text in ((third, "three"), (second, "two")):

@@ -1,15 +1,9 @@
-"""A loop of a user's own, run as a script: train, save, go on in another process.
-
-loop.py OPTIMIZER FOLDER FIRST LAST [forget]: load what is in FOLDER if FIRST is above 0, train the
-steps from FIRST to LAST, save, and print a hash of all that decides what comes next. With `forget`
-the state of the global random generators is not put back.
-"""
+"""A loop of a user's own: train, save, go on in another process."""
 
 from __future__ import annotations
 
 import hashlib
 import random
-import sys
 
 import numpy as np
 import torch
@@ -25,8 +19,13 @@ def optimizer_of(kind: str, model: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=0.01, amsgrad=True)
 
 
-def main(kind: str, folder: str, first: int, last: int, random_state: bool) -> None:
-    torch.set_num_threads(1)
+def run(_rank: int, argument: tuple[str, str, int, int, bool]) -> tuple[int, str]:
+    """Train the steps from `first` to `last` on what `folder` holds if `first` is above 0; save.
+
+    random_state: whether the state of the global random generators is put back.
+    Returns the steps in all, and a hash of everything that decides what comes next.
+    """
+    kind, folder, first, last, random_state = argument
     # Another process must not happen to draw the same numbers.
     for seed in (torch.manual_seed, random.seed, np.random.seed):
         seed(first)
@@ -71,8 +70,4 @@ def main(kind: str, folder: str, first: int, last: int, random_state: bool) -> N
     digest.update(repr(optimizer.state_dict()).encode())
     digest.update(repr((scheduler.state_dict(), sampler.state_dict())).encode())
     digest.update(repr((random.random(), np.random.random(), torch.rand(4))).encode())
-    print(len(losses), digest.hexdigest())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), "forget" not in sys.argv)
+    return len(losses), digest.hexdigest()

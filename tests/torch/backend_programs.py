@@ -309,7 +309,7 @@ def lost_rank(rank: int, meeting: str, transport: str, told: Connection) -> None
         rank=rank,
         world_size=2,
         pg_options=dmlf.torch.BackendOptions(transport=transport),
-        timeout=timedelta(seconds=3),
+        timeout=timedelta(seconds=10),
     )
     model = DistributedDataParallel(torch.nn.Linear(4, 2))
     if rank == 1:

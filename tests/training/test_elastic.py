@@ -208,7 +208,7 @@ def test_a_torch_model_too() -> None:
 
 
 def test_sigterm_lets_a_rank_leave() -> None:
-    run = replace(RUN, max_steps=6000, epochs=2000)
+    run = replace(RUN, max_steps=2000, epochs=500)
     strangers = {process.pid for process in family()}
 
     def leave() -> None:

@@ -134,9 +134,10 @@ def test_a_killed_rank_is_replaced(config: RunConfig, transport: str, point: str
         f"rank {rank} is gone: killed by SIGKILL",
     )
     if rank < run.world_size:
-        # From memory: not a step that all had applied is done again.
+        # From memory: not a step that all had applied is done again. Over queues the last message,
+        # the commit of the step before, may have gone with the thread that was to write it.
         assert event["source"].startswith("the memory of rank")
-        assert event["step"] in (5, 6)
+        assert event["step"] in ((4, 5, 6) if transport == "queue" else (5, 6))
         assert result.ranks[0].first_step == event["step"]
     else:
         assert event["source"] == "the start, which the seed decides"

@@ -2,6 +2,7 @@
 import os
 import sys
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import dmlf
@@ -81,15 +82,24 @@ def from_working_folder(path):
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def package_sources(wildcards):
-    """The files of the package that decide the results of a part of the workflow."""
+@cache
+def package_files():
+    """The package's sources, by the names that patterns are held against."""
     package = Path(dmlf.__file__).parent
-    left_out = SOURCES_LEFT_OUT[wildcards.part]
-    return [
-        from_working_folder(path)
+    return {
+        path.relative_to(package).as_posix(): from_working_folder(path)
         for path in sorted(package.rglob("*"))
         if path.suffix in {".py", ".json", ".css"}
-        and not any(fnmatch(path.relative_to(package).as_posix(), glob) for glob in left_out)
+    }
+
+
+def package_sources(wildcards):
+    """The files of the package that decide the results of a part of the workflow."""
+    left_out = SOURCES_LEFT_OUT[wildcards.part]
+    return [
+        path
+        for name, path in package_files().items()
+        if not any(fnmatch(name, pattern) for pattern in left_out)
     ]
 
 

@@ -196,12 +196,10 @@ def places(
             found += [(phase, None) for phase in waits]
         return [*found, ("compute", None)] if anywhere and rank < world_size else found
     found = [("commit", round_) for round_ in range((world_size - 1).bit_length())]
-    if config.algorithm == "ring":
-        found += [
-            (phase, round_)
-            for phase in ("reduce_scatter", "all_gather")
-            for round_ in range(world_size - 1)
-        ]
+    rounds = {"ring": world_size - 1, "two_shot": 1}.get(config.algorithm, 0)
+    found += [
+        (phase, round_) for phase in ("reduce_scatter", "all_gather") for round_ in range(rounds)
+    ]
     if anywhere:
         found += [("compute", None), ("apply", None), ("applied", None)]
     return found

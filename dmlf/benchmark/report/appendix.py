@@ -26,6 +26,8 @@ _WORDS = {
     "new parameters.",
     "ring": "workers in a circle that pass pieces of the gradient to their neighbour until every "
     "worker has the sum (ring all-reduce); there is no server.",
+    "two_shot": "every worker adds up one piece of all workers' gradients, and hands the sum to "
+    "all of them (two-shot all-reduce): the additions of the ring, in two rounds.",
     "ddp": "PyTorch's own DistributedDataParallel, here over Gloo: the peer to compare with.",
     "ceiling": "the throughput of ranks that compute and step at the same time and exchange "
     "nothing (`unsynchronized`): what synchronisation that costs nothing would reach.",
