@@ -18,7 +18,7 @@ from dmlf.runtime.coordinator import PURPOSE, SILENCE_S, Secret
 from dmlf.runtime.events import Admit
 from dmlf.runtime.local import LocalMembers
 from dmlf.runtime.member import StartOrder
-from dmlf.runtime.supervisor import BEAT, GONE, LOOK_S, Said
+from dmlf.runtime.supervisor import BEAT, GONE, LOOK_S, NOTED, Said
 from dmlf.runtime.wire import Wire
 from dmlf.runtime.wire_errors import error_from_plain, error_to_plain
 from dmlf.transport.tcp import Address, Listener, TcpEndpoint, dial, listen
@@ -180,7 +180,7 @@ class Agent:
             self._beat_at = now + LOOK_S
         elif kind == words.FAILED:
             value = error_to_plain(value)
-        elif kind == words.NOTED:
+        elif kind == NOTED:
             # A loss may be infinite, which the wire does not carry.
             value = {name: json.dumps(note) for name, note in value.items()}
         self._say(kind, generation, value)

@@ -28,7 +28,7 @@ from typing import Any
 from dmlf.errors import DmlfError, FrameError, TransportError
 from dmlf.runtime import member as words
 from dmlf.runtime.events import Admit, Spawn, Start
-from dmlf.runtime.supervisor import ARRIVED, GONE, Said
+from dmlf.runtime.supervisor import ARRIVED, GONE, NOTED, Said
 from dmlf.runtime.wire import ANSWER_S, Wire
 from dmlf.runtime.wire_errors import error_from_plain, error_to_plain
 from dmlf.transport.tcp import Acceptor, Listener, Tls
@@ -262,7 +262,7 @@ def _said(number: int, worker: _Worker, message: Mapping[str, Any]) -> Said:
             value = error_from_plain(value)
         elif kind == words.FIRED:
             value = (int(value[0]), time.monotonic())  # clocks of hosts differ
-        elif kind == words.NOTED:
+        elif kind == NOTED:
             value = dict(value)
         return Said(number, kind, int(message["generation"]), value)
     except (LookupError, TypeError, ValueError) as error:

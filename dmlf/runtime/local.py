@@ -16,7 +16,7 @@ from dmlf.runtime.inbox import Inbox
 from dmlf.runtime.member import AbortOrder, ExitOrder, StartOrder, run_member
 from dmlf.runtime.parcel import send_parcel
 from dmlf.runtime.pulse import Pulse, Reading
-from dmlf.runtime.supervisor import BEAT, GONE, Said
+from dmlf.runtime.supervisor import BEAT, GONE, NOTED, Said
 
 ORDER_S = 10.0
 """How long a process may take to take an order; most are in its pipe at once."""
@@ -36,6 +36,15 @@ class _Process:
     felt: Reading | None = None
     given_up: str | None = None
     """Why it was killed here, of its launcher's own accord."""
+
+    def said(self, member: int) -> list[Said]:
+        """Its notes and words; in this order, as notes that came before a word are here with it."""
+        words = self.inbox.take()
+        notes = self.pulse.noted()
+        return [
+            *(Said(member, NOTED, 0, note) for note in notes),
+            *(Said(member, *word) for word in words),
+        ]
 
     def end(self) -> None:
         self.process.end()
@@ -82,7 +91,7 @@ class LocalMembers:
         return self.heard()
 
     def heard(self) -> Iterator[Said]:
-        """What has been said by now: words, then beats, then deaths."""
+        """What has been said by now: notes, then words, then beats, then deaths."""
         while self._stillborn:
             member, detail = self._stillborn.popitem()
             yield Said(member, GONE, 0, detail)
@@ -90,8 +99,7 @@ class LocalMembers:
         for member, running in list(self._members.items()):  # who is gone has said its last words
             if member not in self._members:  # gone with another one
                 continue
-            for kind, generation, value in running.inbox.take():
-                yield Said(member, kind, generation, value)
+            yield from running.said(member)
             if member not in self._members:  # dismissed for what it said
                 continue
             pulse = running.pulse.read()
@@ -112,7 +120,7 @@ class LocalMembers:
         said = []
         for number in gone:
             running = self._members.pop(number)
-            said += [Said(number, *words) for words in running.inbox.take()]
+            said += running.said(number)
             running.end()
             said.append(Said(number, GONE, 0, running.given_up or running.process.death()))
         return said
@@ -193,7 +201,7 @@ class LocalMembers:
         unheard = []
         for member, running in self._members.items():
             running.process.end()
-            unheard += [Said(member, *words) for words in running.inbox.take()]
+            unheard += running.said(member)
         for running in [*self._members.values(), *self._dismissed]:
             running.end()
         self._members.clear()

@@ -7,14 +7,14 @@
       <------------------------------ resumed    trains
       <------------------------------ recorded   what it does in a step, where that is recorded
       <------------------------------ fired      an injected fault
-      <------------------------------ noted      things to be kept for whoever has its rank next
       <------------------------------ saved      a checkpoint, which is durable
       <------------------------------ leaving    it has got SIGTERM, and wants to leave
     abort (generation) -------------------->     stops
       <------------------------------ acknowledged, failed (error), or done (report)
     exit ---------------------------------->     ends
 
-A death says itself: by the process's sentinel. That it gets on is in its pulse.
+A death says itself: by the process's sentinel. That it gets on is in its pulse, and so is what it
+leaves for whoever has its rank next.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dmlf.runtime.child import die_with_launcher, load_function
 from dmlf.runtime.parcel import receive_parcel
 from dmlf.runtime.pulse import Pulse
 
-JOINED, RESUMED, NOTED, FIRED = "joined", "resumed", "noted", "fired"
+JOINED, RESUMED, FIRED = "joined", "resumed", "fired"
 RECORDED, SAVED, LEAVING, WANTED = "recorded", "saved", "leaving", "wanted"
 ACKNOWLEDGED, FAILED, DONE = "acknowledged", "failed", "done"
 
@@ -153,7 +153,7 @@ class Line:
 
     def note(self, notes: Mapping[str, Any]) -> None:
         """Leave things for the next member of this rank; each replaces what has had its name."""
-        self._voice.say(NOTED, self._generation, notes)
+        self._pulse.note(notes)
 
     def record(self, step: int, record: Mapping[str, Any]) -> None:
         """Tell what this rank does in `step`."""

@@ -41,8 +41,9 @@ from dmlf.runtime.stop import StopSignal
 
 LOOK_S = 0.25
 """How often to look whether members get on."""
-ARRIVED, BEAT, GONE = "arrived", "beat", "gone"
-"""What is heard of members beside their own words: BEAT has the steps done, GONE how it ended."""
+ARRIVED, BEAT, NOTED, GONE = "arrived", "beat", "noted", "gone"
+"""What is heard of members beside their own words: BEAT has the steps done, NOTED what is kept for
+whoever has its rank next, by name, GONE how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,7 @@ class Supervisor:
     def _hear(self, said: Said) -> None:
         member, kind, generation, value = said
         rank = self._ranks.get(member)
-        if kind == words.NOTED and rank is not None:
+        if kind == NOTED and rank is not None:
             self._notes.setdefault(rank, {}).update(value)
         elif kind == words.FIRED:
             self._fired(value)

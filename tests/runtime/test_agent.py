@@ -16,7 +16,7 @@ from dmlf.runtime.agent import Agent
 from dmlf.runtime.coordinator import PURPOSE, SILENCE_S, Secret
 from dmlf.runtime.local import LocalMembers
 from dmlf.runtime.member import StartOrder
-from dmlf.runtime.supervisor import BEAT, GONE, Said
+from dmlf.runtime.supervisor import BEAT, GONE, NOTED, Said
 from dmlf.runtime.wire import Wire
 from dmlf.transport.tcp import Acceptor, listen
 
@@ -144,8 +144,8 @@ def test_a_rank_listens_where_the_coordinator_was_told(desk: Desk) -> None:
 def test_a_note_with_an_infinite_loss_comes_back_as_it_was(desk: Desk) -> None:
     desk.place()
     address = desk.hear(words.JOINED)["address"]
-    desk.rank.say(words.NOTED, {"epoch 3": {"test_loss": float("inf")}})
-    notes = desk.hear(words.NOTED)["value"]
+    desk.rank.say(NOTED, {"epoch 3": {"test_loss": float("inf")}})
+    notes = desk.hear(NOTED)["value"]
     desk.wire.send(
         "start", generation=0, rank=0, world_size=1, trust_memory=True, notes=notes,
         addresses=[address], struck=[], saved=None,

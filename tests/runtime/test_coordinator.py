@@ -27,7 +27,7 @@ from dmlf.protocol import Phase, Tag
 from dmlf.runtime import member as words
 from dmlf.runtime.coordinator import PURPOSE, RemoteMembers, Secret
 from dmlf.runtime.limits import Limits
-from dmlf.runtime.supervisor import BEAT, Supervisor
+from dmlf.runtime.supervisor import BEAT, NOTED, Supervisor
 from dmlf.runtime.wire import Wire
 from dmlf.runtime.wire_errors import error_from_plain, error_to_plain
 from dmlf.transport.tcp import Address, dial, listen
@@ -201,8 +201,8 @@ def test_a_worker_that_is_gone_is_a_lost_rank(meeting: Meeting) -> None:
 def test_the_place_of_a_lost_worker_is_taken_and_the_notes_handed_on(meeting: Meeting) -> None:
     run = meeting.open(max_restarts=1)
     first, second = meeting.gather()
-    first.say(words.NOTED, {"epoch 0": "first", "so far": "4"})
-    first.say(words.NOTED, {"so far": "5"})
+    first.say(NOTED, {"epoch 0": "first", "so far": "4"})
+    first.say(NOTED, {"so far": "5"})
     first.wire.close()
     second.hear("abort")
     second.say(words.ACKNOWLEDGED, address=["10.0.0.9", 73])
