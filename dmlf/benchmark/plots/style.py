@@ -52,6 +52,7 @@ _KNOWN: Mapping[str, Look] = {
     "parameter_server:2-shm": Look(VERMILION, "d", (0, (5, 1.5))),
     "ring-queue": Look(BLUE, "o", SOLID),
     "ring-shm": Look(PURPLE, "v", SOLID),
+    "two_shot-shm": Look(GREY, "<", (0, (2, 1))),
     "ddp-gloo": Look(GREEN, "^", (0, (3, 1.2, 1, 1.2))),
 }
 _OTHERS = (
