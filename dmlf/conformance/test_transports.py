@@ -94,6 +94,33 @@ def test_a_payload_may_be_changed_after_send(connect: Connect) -> None:
     np.testing.assert_array_equal(second.recv(0, TIMEOUT_S).payload, values(200_000, 0))
 
 
+@pytest.mark.parametrize("length", [1, 1009, 300_000])
+@pytest.mark.parametrize("registered", [False, True])
+def test_payloads_of_several_ranks_can_be_read_together(
+    connect: Connect, length: int, registered: bool
+) -> None:
+    """Also while these ranks send more, which nobody has read yet."""
+    reader, *senders = connect(4)
+    payloads = [
+        sender.allocate(length, np.float32) if registered else values(length, 0)
+        for sender in senders
+    ]
+    received = []
+    for src, (sender, payload) in enumerate(zip(senders, payloads, strict=True), 1):
+        payload[...] = values(length, src)
+        sender.send(0, Message(tag(src), payload))
+        received.append(reader.recv(src, TIMEOUT_S))
+    if not registered:
+        for src, (sender, payload) in enumerate(zip(senders, payloads, strict=True), 1):
+            payload[...] = -1.0
+            sender.send(0, Message(tag(src, 1), payload))
+    for src, message in enumerate(received, 1):
+        assert message.tag == tag(src)
+        np.testing.assert_array_equal(message.payload, values(length, src))
+    for src in range(1, 1 if registered else 4):
+        assert reader.recv(src, TIMEOUT_S).payload.max() == -1.0
+
+
 def test_a_slice_of_an_array_can_be_sent(connect: Connect) -> None:
     first, second = connect(2)
     first.send(1, Message(tag(0), values(100, 0)[10:20]))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmlf.errors import SchemaMismatch
+from dmlf.numerics.blocks import combined
 from dmlf.numerics.exact import (
     ALL_ZERO,
     NON_FINITE,
@@ -22,8 +23,6 @@ from dmlf.numerics.exact import (
     group_exponent,
     to_float32,
 )
-
-_BLOCK = 1 << 17  # elements added at a time: they are still in the cache when they are checked
 
 
 def checked_payload(rank: int, payload: Any, chunk: slice, dtype: npt.DTypeLike) -> Any:
@@ -91,21 +90,13 @@ class Float32Accumulator:
         """The partial sum of `chunk`: a view."""
         return self.flat[chunk]
 
-    def load(self, chunk: slice, payload: Any) -> None:
-        """Replace the partial sum of `chunk`."""
-        self.flat[chunk] = checked_payload(self._rank, payload, chunk, self._dtype)
-        self._added = None
+    def load(self, chunk: slice, payload: Any, *others: Any) -> None:
+        """Replace the partial sum of `chunk` by that of the payloads."""
+        self._sum(chunk, checked_payload(self._rank, payload, chunk, self._dtype), others)
 
     def add(self, chunk: slice, payload: Any) -> None:
-        """Add a received partial sum, in place; see in passing whether all of it is finite."""
-        own, received = self.flat[chunk], checked_payload(self._rank, payload, chunk, self._dtype)
-        finite = True
-        with np.errstate(over="ignore", invalid="ignore"):  # found by is_finite
-            for start in range(0, own.size, _BLOCK):
-                block = own[start : start + _BLOCK]
-                np.add(block, received[start : start + _BLOCK], out=block)
-                finite = finite and _all_finite(block)
-        self._added = chunk, finite
+        """Add a received partial sum, in place."""
+        self._sum(chunk, self.flat[chunk], (payload,))
 
     def finish(self, chunk: slice) -> None:
         """Take note whether the sum of `chunk` is finite, and divide it."""
@@ -128,6 +119,17 @@ class Float32Accumulator:
     def is_finite(self) -> bool:
         """Whether all final values that were made here are finite."""
         return self._finite
+
+    def _sum(self, chunk: slice, first: Float32, others: Sequence[Any]) -> None:
+        """Add from the left; see in passing whether all of the sum is finite."""
+        vectors = [first]
+        for payload in others:
+            vectors.append(checked_payload(self._rank, payload, chunk, self._dtype))
+        finite = True
+        with np.errstate(over="ignore", invalid="ignore"):  # found by is_finite
+            for block in combined(np.add, vectors, self.flat[chunk]):
+                finite = finite and _all_finite(block)
+        self._added = chunk, finite
 
 
 class ExactAccumulator:
@@ -189,14 +191,13 @@ class ExactAccumulator:
         """The integer partial sum of `chunk`: a view."""
         return self._total[chunk]
 
-    def load(self, chunk: slice, payload: Any) -> None:
-        """Replace the partial sum of `chunk`."""
-        self._total[chunk] = checked_payload(self._rank, payload, chunk, np.int64)
+    def load(self, chunk: slice, payload: Any, *others: Any) -> None:
+        """Replace the partial sum of `chunk` by that of the payloads, modulo 2^64."""
+        self._sum(chunk, checked_payload(self._rank, payload, chunk, np.int64), others)
 
     def add(self, chunk: slice, payload: Any) -> None:
         """Add a received partial sum, in place, modulo 2^64."""
-        own = self._total[chunk]
-        np.add(own, checked_payload(self._rank, payload, chunk, np.int64), out=own)
+        self._sum(chunk, self._total[chunk], (payload,))
 
     def finish(self, chunk: slice) -> None:
         """Round the complete integer sum of `chunk` to float32, and divide it."""
@@ -219,3 +220,10 @@ class ExactAccumulator:
     def is_finite(self) -> bool:
         """Whether no shard held NaN or infinity and no sum made here left float32's range."""
         return self._finite and not (self._exponents == NON_FINITE).any()
+
+    def _sum(self, chunk: slice, first: Int64, others: Sequence[Any]) -> None:
+        vectors = [first]
+        for payload in others:
+            vectors.append(checked_payload(self._rank, payload, chunk, np.int64))
+        for _ in combined(np.add, vectors, self._total[chunk]):
+            pass

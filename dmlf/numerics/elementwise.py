@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dmlf.numerics.accumulators import checked_payload
+from dmlf.numerics.blocks import combined
 
 OPERATIONS: dict[str, np.ufunc] = {
     "sum": np.add,
@@ -44,15 +46,13 @@ class ElementwiseAccumulator:
         """The partial result of `chunk`: a view."""
         return self.flat[chunk]
 
-    def load(self, chunk: slice, payload: Any) -> None:
-        """Replace the partial result of `chunk`."""
-        self.flat[chunk] = self._checked(chunk, payload)
+    def load(self, chunk: slice, payload: Any, *others: Any) -> None:
+        """Replace the partial result of `chunk` by that of the payloads."""
+        self._combine_into(chunk, self._checked(chunk, payload), others)
 
     def add(self, chunk: slice, payload: Any) -> None:
         """Combine with a received partial result, in place; integers wrap around."""
-        own = self.flat[chunk]
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._combine(own, self._checked(chunk, payload), out=own)
+        self._combine_into(chunk, self.flat[chunk], (payload,))
 
     def finish(self, chunk: slice) -> None:
         """Return at once: the last partial result is final."""
@@ -68,6 +68,12 @@ class ElementwiseAccumulator:
     def is_finite(self) -> bool:
         """True: whatever the values are, they are the result."""
         return True
+
+    def _combine_into(self, chunk: slice, first: npt.NDArray[Any], others: Sequence[Any]) -> None:
+        vectors = [first, *(self._checked(chunk, payload) for payload in others)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in combined(self._combine, vectors, self.flat[chunk]):
+                pass
 
     def _checked(self, chunk: slice, payload: Any) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = checked_payload(self._rank, payload, chunk, self.flat.dtype)

@@ -90,9 +90,11 @@ class MockAccumulator:
         """A copy of the partial sum of `chunk`."""
         return self.tensor[chunk]
 
-    def load(self, chunk: slice, payload: MockTensor) -> None:
-        """Replace the partial sum of `chunk`."""
+    def load(self, chunk: slice, payload: MockTensor, *others: MockTensor) -> None:
+        """Replace the partial sum of `chunk` by that of the payloads."""
         self.tensor[chunk] = self._checked(chunk, payload)
+        for other in others:
+            self.add(chunk, other)
 
     def add(self, chunk: slice, payload: MockTensor) -> None:
         """Add a received partial sum."""

@@ -31,8 +31,8 @@ class Accumulator(Protocol):
     def partial(self, chunk: slice) -> Any:
         """The partial sum of `chunk`, to be sent."""
 
-    def load(self, chunk: slice, payload: Any) -> None:
-        """Replace the partial sum of `chunk`."""
+    def load(self, chunk: slice, payload: Any, *others: Any) -> None:
+        """Replace the partial sum of `chunk` by that of the payloads, added from the left."""
 
     def add(self, chunk: slice, payload: Any) -> None:
         """Add a received partial sum to that of `chunk`."""

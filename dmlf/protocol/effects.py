@@ -33,7 +33,8 @@ class Recv(NamedTuple):
     """Wait for the next message on the link from rank `src`. Result: a Message.
 
     `tag` is what the protocol expects, for deadlines, traces and fault plans; the protocol
-    itself compares. The payload is valid until the protocol yields its next effect.
+    itself compares. The payload is valid until the protocol yields its next effect; where that is
+    a Recv from another rank, both payloads are valid together, and so on.
     """
 
     src: int

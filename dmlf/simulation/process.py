@@ -66,7 +66,7 @@ class Process:
         self.effects = 0
         self.ended: str | None = None
         self.error: DmlfError | None = None
-        self._lent: Any = None
+        self._lent: dict[int, Any] = {}
         self._start_step(0)
 
     def view(self) -> View:
@@ -80,17 +80,18 @@ class Process:
         """
         effect, outgoing = self.pending, None
         result: Any = None
-        lent, self._lent = self._lent, None
-        received = None
+        received = effect if isinstance(effect, Recv) else None
+        lent: dict[int, Any] = {}
+        if received is None or received.src in self._lent:  # else what was received stays valid
+            lent, self._lent = self._lent, {}
         try:
             if isinstance(effect, Send):
                 payload = effect.payload
                 outgoing = Outgoing(effect.dst, effect.tag, snapshot(payload), payload)
             elif isinstance(effect, Recv):
                 assert envelope is not None
-                received = effect
                 payload = snapshot(envelope.payload)
-                self._lent = payload
+                self._lent[effect.src] = payload
                 result = Message(envelope.tag, payload)
             elif isinstance(effect, Gradient):
                 result = self.replica.gradient(effect.step, effect.bucket)
@@ -109,7 +110,8 @@ class Process:
         except DmlfError as error:
             self.throw(error)
             return None
-        _overwrite(lent)  # a received payload is valid until the next effect only
+        for payload in lent.values():
+            _overwrite(payload)
         self.effects += 1
         self._run(result, None)
         if received is not None and envelope is not None and self.error is None:

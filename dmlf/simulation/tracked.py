@@ -48,11 +48,11 @@ class TrackedAccumulator:
         """Partial sums of both."""
         return TrackedPayload(self.real.partial(chunk), self.mock.partial(chunk))
 
-    def load(self, chunk: slice, payload: Any) -> None:
+    def load(self, chunk: slice, payload: Any, *others: Any) -> None:
         """Load both."""
-        tracked = self._checked(payload)
-        self.real.load(chunk, tracked.values)
-        self.mock.load(chunk, tracked.folds)
+        tracked = [self._checked(part) for part in (payload, *others)]
+        self.real.load(chunk, *(part.values for part in tracked))
+        self.mock.load(chunk, *(part.folds for part in tracked))
 
     def add(self, chunk: slice, payload: Any) -> None:
         """Add to both."""

@@ -49,7 +49,7 @@ class Transport(Protocol):
     def recv(self, src: int, timeout_s: float) -> Message:
         """Return the next message from rank `src`.
 
-        The payload may be read, not written, until the next call of `recv`.
+        The payload may be read, not written, until the next call of `recv` for the same rank.
         Raises DeadlineExceeded when none has come in full within `timeout_s`; what has come of one
         is kept for the next call.
         """

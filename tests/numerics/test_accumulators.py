@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from dmlf.errors import SchemaMismatch
-from dmlf.numerics import ExactAccumulator, Float32Accumulator, all_finite, exact_sum
+from dmlf.numerics import (
+    ElementwiseAccumulator,
+    ExactAccumulator,
+    Float32Accumulator,
+    all_finite,
+    exact_sum,
+)
 from tests.numerics.truth import bits
 
 ALL = slice(0, 4)
@@ -157,6 +163,51 @@ def test_float32_looks_again_at_what_was_replaced_after_it_was_added() -> None:
         getattr(accumulator, replace)(ALL, np.array([0, np.nan, 0, 0], dtype=np.float32))
         accumulator.finish(ALL)
         assert not accumulator.is_finite()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("numel", [0, 1, 131_072, 300_001])
+def test_payloads_loaded_together_have_the_bits_of_one_after_the_other(
+    count: int, numel: int
+) -> None:
+    everything = slice(0, numel)
+    generator = np.random.default_rng(count)
+    floats = [generator.standard_normal(numel).astype(np.float32) for _ in range(count)]
+    integers = [generator.integers(-(2**62), 2**62, numel) for _ in range(count)]
+    shards, divided = np.empty((0, numel), dtype=np.float32), np.empty(numel, dtype=np.float32)
+
+    def accumulators() -> list[Float32Accumulator | ExactAccumulator | ElementwiseAccumulator]:
+        stale = np.full(numel, np.nan, dtype=np.float32)
+        exact = ExactAccumulator(0, shards, [everything], 1, divided)
+        return [
+            Float32Accumulator(0, stale.copy()),
+            ElementwiseAccumulator(0, stale.copy(), "max"),
+            exact,
+        ]
+
+    for together, apart in zip(accumulators(), accumulators(), strict=True):
+        payloads = integers if isinstance(together, ExactAccumulator) else floats
+        kept = [payload.copy() for payload in payloads]
+        together.load(everything, *payloads)
+        apart.load(everything, payloads[0])
+        for payload in payloads[1:]:
+            apart.add(everything, payload)
+        assert together.partial(everything).tobytes() == apart.partial(everything).tobytes()
+        assert all(map(np.array_equal, payloads, kept))
+        if isinstance(together, Float32Accumulator):
+            together.finish(everything)
+            assert together.is_finite()
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_nothing_is_loaded_where_one_payload_has_another_schema(wrong: int) -> None:
+    for accumulator in (float32_accumulator(), exact_accumulator()):
+        before = accumulator.partial(ALL).copy()
+        payloads = [before + 1, before + 1]
+        payloads[wrong] = payloads[wrong][:3]
+        with pytest.raises(SchemaMismatch):
+            accumulator.load(ALL, *payloads)
+        assert accumulator.partial(ALL).tolist() == before.tolist()
 
 
 def test_float32_checks_every_block_of_a_long_sum() -> None:

@@ -183,6 +183,32 @@ def server_adding(order: Callable[[Member, int], list[int]]) -> RankStep:
     return server_step
 
 
+def server_that_collects(*, rereads: bool) -> RankStep:
+    """A float32 server that adds up what it has collected: of one bucket, or too late, of all."""
+
+    def server_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
+        start = Tag(member.generation, step, 0, Phase.PUSH, 0, member.rank)
+        buckets: list[Accumulator] = []
+        for index in range(num_buckets):
+            buckets.append((yield Gradient(step, index)))
+        groups = [range(num_buckets)] if rereads else [[index] for index in range(num_buckets)]
+        for group in groups:
+            pushes: dict[int, list[Any]] = {}
+            for index in group:
+                pushes[index] = []
+                for worker in range(member.world_size):
+                    push = start._replace(bucket=index, src=worker)
+                    pushes[index].append((yield from receive(member, push)))
+            for index in group:
+                everything = slice(0, buckets[index].numel)
+                buckets[index].load(everything, *pushes[index])
+                buckets[index].finish(everything)
+        yield Apply(step)
+        yield from answer(member, start, num_buckets)
+
+    return server_step
+
+
 def in_order_of_arrival() -> Algorithm:
     """The server adds the pushes as they come: a side channel tells it who pushed first."""
     pushed: list[int] = []

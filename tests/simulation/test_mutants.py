@@ -54,6 +54,9 @@ SEEDED: list[tuple[Algorithm, Reduction, str]] = [
     (mutants.peer_to_peer("untyped_error", mutants.tree_that_crashes, tree.fold), "float32",
      TYPED_ERRORS),
     (mutants.in_order_of_arrival(), "float32", PUBLISHED_ORDER),
+    (mutants.server_variant("keeps_a_push_while_it_receives_the_next", None,
+                            mutants.server_that_collects(rereads=True)),
+     "float32", CORRECT_SUM),
     (mutants.server_variant("double_counted_push", None,
                             mutants.server_adding(lambda m, _: [*range(m.world_size), 0])),
      "float32", ONE_CONTRIBUTION),
@@ -159,6 +162,12 @@ def test_the_unmutated_server_among_several_passes(num_servers: int) -> None:
         scenario = Scenario(sound, 2, 1, (2, 1), "float32", num_servers=num_servers)
         assert Explorer(scenario).run().finals == 1
         run_single_faults(scenario)
+
+
+def test_payloads_of_several_ranks_are_valid_together() -> None:
+    server = mutants.server_that_collects(rereads=False)
+    collecting = mutants.server_variant("collects_a_bucket", None, server)
+    assert Explorer(Scenario(collecting, 3, 1, (2, 1), "float32")).run().finals == 1
 
 
 @pytest.mark.parametrize("reduction", ["float32", "exact"])

@@ -107,12 +107,12 @@ def server_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
             for worker in workers:
                 yield Send(worker, scale, bucket.scale())
         everything = slice(0, bucket.numel)
-        for worker in workers:
-            payload = yield from receive(member, at._replace(src=worker))
-            if worker == 0:
-                bucket.load(everything, payload)
-            else:
-                bucket.add(everything, payload)
+        pushes = []
+        for worker in workers[:2]:
+            pushes.append((yield from receive(member, at._replace(src=worker))))
+        bucket.load(everything, *pushes)  # in one pass, without a copy of either
+        for worker in workers[2:]:
+            bucket.add(everything, (yield from receive(member, at._replace(src=worker))))
         bucket.finish(everything)
         finite = finite and bucket.is_finite()
 

@@ -44,8 +44,10 @@ class SizedAccumulator:
         size: int = (chunk.stop - chunk.start) * self._itemsize
         return size
 
-    def load(self, chunk: slice, payload: int) -> None:
-        """Return at once: a copy is part of the link's time per byte."""
+    def load(self, chunk: slice, payload: int, *others: int) -> None:
+        """Let the additions take their time; a copy is part of the link's time per byte."""
+        for other in others:
+            self.add(chunk, other)
 
     def add(self, chunk: slice, payload: int) -> None:
         """Let the addition take its time."""

@@ -8,13 +8,13 @@ sender's memory. A payload that lies elsewhere is copied into the arena first.
 Why nobody reads what has been overwritten:
 
 - A registered buffer is the protocol's business: `Send` says that a payload keeps its value until
-  the receiver has received it or the step is over, `Recv` that it is read before the receiver's
-  next effect. A protocol that keeps both rules (the simulator holds every registered one to them)
-  writes to a buffer again only when the reader's later message, or the commit of the step, has
-  told it so: the commit is a barrier, which a rank enters after its last read and leaves after
-  all have entered. Between steps nothing is in flight.
+  the receiver has received it or the step is over, `Recv` that it is read before the receiver does
+  anything but receive from other ranks. A protocol that keeps both rules (the simulator holds every
+  registered one to them) writes to a buffer again only when the reader's later message, or the
+  commit of the step, has told it so: the commit is a barrier, which a rank enters after its last
+  read and leaves after all have entered. Between steps nothing is in flight.
 - Copies, and the tokens themselves, are this transport's business: the receiver publishes how
-  many messages of a link it has done with (`recv` publishes for the message before), and the
+  many messages of a link it has done with (`recv` does so for those before), and the
   sender uses a block or a segment of tokens again only when that count has passed it. Nobody
   ever waits for such space: when all of it is in use, more is taken from the arena, so ranks that
   all send before any receives cannot block one another.

@@ -52,7 +52,6 @@ class ShmTransport:
         own = self._arena.start
         self._own_flag = (memory.sleep_flag(rank) - own) >> 3
         self._done_words = {peer: (memory.done_count(rank, peer) - own) >> 3 for peer in peers}
-        self._current: int | None = None  # the peer whose last message may still be read
 
     def allocate(self, numel: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A registered vector of zeros: sent without a copy. Raises TransportError when full."""
@@ -79,16 +78,12 @@ class ShmTransport:
 
         Raises DeadlineExceeded.
         """
-        if self._current is not None:
-            words = self._arena.words
-            kernel.order()  # the message was read before the sender may use its place again
-            words[self._done_words[self._current]] = self._incoming[self._current].received
-            self._current = None
         link = self._incoming[src]
+        kernel.order()  # the message before was read before the sender may use its place again
+        self._arena.words[self._done_words[src]] = link.received
         if self._words[link.slot >> 3] != link.received + 1:
             self._wait(src, link.slot, link.received + 1, timeout_s)
         tag, offset, num_bytes, dtype = link.take()
-        self._current = src
         if dtype is None:
             return Message(tag, bytes(self._group[offset : offset + num_bytes]))
         return Message(tag, self._view[offset : offset + num_bytes].view(dtype))
