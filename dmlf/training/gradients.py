@@ -23,8 +23,8 @@ class GradientStore:
     """A rank's gradients of one step, in `buckets`: all there are, or those that a server owns.
 
     reduction `float32`: one row, the gradient of all local samples together, reduced in place.
-    reduction `exact`: one row per local shard; the reduced gradient has its own vector.
-    A server has no rows of its own (num_rows 0).
+    reduction `exact`: one row per local shard; the reduced gradient takes the place of the first,
+    which is in the integer sum by then. A server has no rows of its own (num_rows 0).
     What is sent, the flat gradients and the exact totals, lies where `allocate` puts it.
     """
 
@@ -41,20 +41,22 @@ class GradientStore:
         self._buckets = {bucket.index: bucket for bucket in buckets}
         self._exact = reduction == "exact"
         self._num_shards = num_shards
-        self.flat: dict[int, Float32] = {
-            bucket.index: allocate(bucket.numel, np.float32) for bucket in buckets
+        num_rows = num_rows if self._exact else 1
+        vectors: dict[int, Float32] = {
+            bucket.index: allocate(max(1, num_rows) * bucket.numel, np.float32).reshape(
+                -1, bucket.numel
+            )
+            for bucket in buckets
         }
+        self._rows = {index: vector[:num_rows] for index, vector in vectors.items()}
+        self.flat: dict[int, Float32] = {index: vector[0] for index, vector in vectors.items()}
         self._totals: dict[int, Int64] = {
             bucket.index: allocate(bucket.numel, np.int64) for bucket in buckets if self._exact
-        }
-        self._rows = {
-            index: np.zeros((num_rows, flat.size), np.float32) if self._exact else flat[None, :]
-            for index, flat in self.flat.items()
         }
         self.reduced: Views = self._views(self.flat)
         self.rows: list[Views] = [
             self._views({index: rows[row] for index, rows in self._rows.items()})
-            for row in range(num_rows if self._exact else 1)
+            for row in range(num_rows)
         ]
 
     def accumulator(self, index: int) -> Accumulator:
