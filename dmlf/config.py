@@ -95,12 +95,12 @@ class RunConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
         object.__setattr__(self, "task_options", dict(self.task_options))
-        _name("task", self.task)
+        _name("task", self.task, "a name of letters, digits, '_', '.' or 'module:function'")
         _one_of("model", self.model, MODELS)
         for size in self.hidden_sizes:
             _integer("hidden_sizes", size, 1, 1 << 20)
-        _name("algorithm", self.algorithm)
-        _name("transport", self.transport)
+        _name("algorithm", self.algorithm, "one that dmlf train --help lists, or a plug-in's name")
+        _name("transport", self.transport, "one that dmlf train --help lists, or a plug-in's name")
         _one_of("reduction", self.reduction, REDUCTIONS)
         _integer("world_size", self.world_size, 1, MAX_WORLD_SIZE)
         _integer("num_servers", self.num_servers, 1, MAX_SERVERS)
@@ -251,13 +251,13 @@ def _one_of(key: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ConfigError(key, value, f"one of {', '.join(allowed)}")
 
 
-def _name(key: str, value: object) -> None:
+def _name(key: str, value: object, expected: str) -> None:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ConfigError(key, value, "a name of letters, digits, '_', '.' or 'module:function'")
+        raise ConfigError(key, value, expected)
 
 
 def _task_option(key: str, value: object) -> None:
-    _name("task_options", key)
+    _name("task_options", key, "names of letters, digits, '_' or '.'")
     if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
         raise ConfigError(f"task_options.{key}", value, "a finite number")
     if isinstance(value, bool) or not isinstance(value, int | float | str):

@@ -139,7 +139,8 @@ class ExactAccumulator:
     groups: slices that cover the bucket, one per parameter tensor; each has its own exponent.
     num_terms: logical shards of the step, over all ranks.
     flat: [numel] float32, takes the final values.
-    total: [numel] int64, takes the partial sums; of its own where none is given.
+    total: [numel] int64, takes the partial sums, from `begin` or `load` on; of its own where none
+    is given.
     divisor: what the sum is divided by, once it is float32.
     """
 
@@ -161,7 +162,6 @@ class ExactAccumulator:
         self.flat = flat
         self.numel = flat.size
         self._total: Int64 = np.empty(self.numel, dtype=np.int64) if total is None else total
-        self._total.fill(0)
         self._finite = True
         self._exponents = np.array(
             [
@@ -184,6 +184,7 @@ class ExactAccumulator:
 
     def begin(self) -> None:
         """Convert every local shard by the agreed exponents, and add."""
+        self._total.fill(0)
         for group, exponent in zip(self._groups, self._exponents, strict=True):
             add_as_fixed_point(self._shards[:, group], int(exponent), self._total[group])
 

@@ -56,6 +56,9 @@ class Replica:
         self._is_server = rank >= scenario.world_size
         held = scenario.held_buckets(rank)
         self._gradient_storage = {b: np.zeros(scenario.bucket_numels[b], np.float32) for b in held}
+        # One after the other, as in `dmlf.training.gradients`.
+        one_by_one = scenario.algorithm.all_reduce is not None
+        self._total = np.zeros(max(scenario.bucket_numels), np.int64) if one_by_one else None
         self._parameters: dict[int, Float32] = {b: reference.initial[b].copy() for b in held}
         self._buckets: dict[int, TrackedAccumulator] = {}
         self._written: set[int] = set()
@@ -99,7 +102,8 @@ class Replica:
                 shards[-1, -1:] = np.nan
             flat[...] = 0
             terms = self._reference.num_terms
-            real = ExactAccumulator(rank, shards, groups_of(numel), terms, flat)
+            total = None if self._total is None else self._total[:numel]
+            real = ExactAccumulator(rank, shards, groups_of(numel), terms, flat, total)
         values = [0 if self._is_server else mock_value(step, rank, bucket, i) for i in range(numel)]
         tensor = MockTensor(values, [scenario.leaf(step, rank)] * numel)
         accumulator = TrackedAccumulator(rank, real, tensor)

@@ -25,7 +25,10 @@ class GradientStore:
     reduction `float32`: one row, the gradient of all local samples together, reduced in place.
     reduction `exact`: one row per local shard; the reduced gradient takes the place of the first,
     which is in the integer sum by then. A server has no rows of its own (num_rows 0).
-    What is sent, the flat gradients and the exact totals, lies where `allocate` puts it.
+    one_by_one: no bucket is begun before all ranks have done with the one before, so that the
+    integer sums of all take turns in one vector. Where a step is made of all-reduces the agreement
+    on a bucket's scale sees to that; workers of servers push all buckets before any is summed.
+    What is sent, the flat gradients and the integer sums, lies where `allocate` puts it.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class GradientStore:
         reduction: str,
         num_rows: int,
         num_shards: int,
+        one_by_one: bool,
         allocate: Allocate = allocate_plain,
     ) -> None:
         self._rank = rank
@@ -50,9 +54,12 @@ class GradientStore:
         }
         self._rows = {index: vector[:num_rows] for index, vector in vectors.items()}
         self.flat: dict[int, Float32] = {index: vector[0] for index, vector in vectors.items()}
-        self._totals: dict[int, Int64] = {
-            bucket.index: allocate(bucket.numel, np.int64) for bucket in buckets if self._exact
-        }
+        self._totals: dict[int, Int64] = {}
+        if self._exact and one_by_one:
+            shared = allocate(max(bucket.numel for bucket in buckets), np.int64)
+            self._totals = {bucket.index: shared[: bucket.numel] for bucket in buckets}
+        elif self._exact:
+            self._totals = {bucket.index: allocate(bucket.numel, np.int64) for bucket in buckets}
         self.reduced: Views = self._views(self.flat)
         self.rows: list[Views] = [
             self._views({index: rows[row] for index, rows in self._rows.items()})

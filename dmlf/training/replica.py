@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dmlf.config import RunConfig
 from dmlf.errors import SchemaMismatch
 from dmlf.numerics.exact import Float32
-from dmlf.protocol import Accumulator, owned_buckets, owner
+from dmlf.protocol import Accumulator, owned_buckets, owner, registry
 from dmlf.tasks.registry import resolve_task
 from dmlf.tasks.task import NumpyTask
 from dmlf.training.backend import Backend
@@ -97,12 +97,14 @@ class Replica:
             for bucket in self.buckets
             if owner(bucket.index, self.config.num_servers) in self._held
         ]
+        algorithm = registry().get(self.config.algorithm)  # None: serial, native, ddp
         self.store = GradientStore(
             self._rank,
             held,
             self.config.reduction,
             len(self.shards),
             self.config.num_shards,
+            algorithm is None or algorithm.all_reduce is not None,
             allocate,
         )
         self._allocate = allocate
