@@ -23,6 +23,7 @@ OPTIMIZERS = ("sgd", "adamw")
 MODELS = ("mlp", "cnn")
 MAX_WORLD_SIZE = 4096
 MAX_SERVERS = 64
+MAX_THREADS = 1024
 UNSYNCHRONIZED = "unsynchronized"
 """The algorithm whose ranks exchange nothing: a ceiling for speed, never a training result."""
 _NAME = re.compile(r"[A-Za-z0-9_.:]+")
@@ -118,7 +119,7 @@ class RunConfig:
         _integer("seed", self.seed, 0, (1 << 63) - 1)
         _integer("rep", self.rep, 0, 1 << 31)
         _integer("warmup_steps", self.warmup_steps, 0, 1 << 31)
-        _integer("threads_per_rank", self.threads_per_rank, 1, 1024)
+        _integer("threads_per_rank", self.threads_per_rank, 1, MAX_THREADS)
         _number("emulate_latency_s", self.emulate_latency_s, 0.0, 60.0)
         _number("emulate_bandwidth_bits_per_s", self.emulate_bandwidth_bits_per_s, 0.0, 1e15)
         _number("timeout_s", self.timeout_s, 0.001, 86_400.0)

@@ -93,7 +93,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return strict_json.parse(_read(path))
     except ValueError as error:
-        raise MetricsError(str(path), "content", f"not valid JSON: {error}") from error
+        raise MetricsError(str(path), "content", f"not valid JSON: {error}") from None
 
 
 def _read(path: str | Path) -> bytes:

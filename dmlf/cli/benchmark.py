@@ -91,6 +91,7 @@ def _plot(parsed: argparse.Namespace) -> int:
         FAULTS,
         RECORD_FIGURES,
         STEP,
+        check_name,
         draw,
         draw_faults,
         draw_record,
@@ -98,6 +99,7 @@ def _plot(parsed: argparse.Namespace) -> int:
     )
     from dmlf.errors import ConfigError
 
+    check_name(parsed.name)
     needed = {
         **dict.fromkeys(RECORD_FIGURES, "collectives"),
         STEP: "timeline",

@@ -33,8 +33,9 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest valid checkpoint; there must be one. With --reduction exact "
-        "also with another algorithm, transport or world size than before",
+        help="go on from the newest valid checkpoint; there must be one. The "
+        "transport may be another than before; with --reduction exact also the algorithm, the "
+        "world size and the size of buckets",
     )
 
 

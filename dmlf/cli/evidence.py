@@ -65,7 +65,10 @@ def add_verbs(verbs: Any) -> None:
         "--first-seed", type=int, default=0, metavar="N", help="of these (default: %(default)s)"
     )
     parser.add_argument(
-        "--explore", action="store_true", help="every interleaving, and every single fault"
+        "--explore",
+        action="store_true",
+        help="every interleaving, and every single fault; for 2 or 3 workers and 1 or 2 steps, as "
+        "each more multiplies them",
     )
     parser.add_argument(
         "--bucket-numels",

@@ -66,7 +66,7 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument(
         "--algorithm",
-        choices=list(registry()),
+        choices=[name for name, known in registry().items() if known.all_reduce is not None],
         default="ring",
         help="of all_reduce, unless dmlf.init says otherwise (default: %(default)s)",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dmlf.config import MAX_SERVERS, MAX_THREADS, MAX_WORLD_SIZE
 from dmlf.errors import ConfigError
 from dmlf.group.group import all_reduce_named, check_timeout
 from dmlf.runtime.supervisor import RestartPolicy
@@ -33,13 +34,13 @@ class LaunchOptions:
                 raise ConfigError(key, number, "a whole number, or None")
         if self.max_restarts is not None and not _is_whole(self.max_restarts):
             raise ConfigError("max_restarts", self.max_restarts, "a whole number, at least 0")
-        for key, number, least in (
-            ("world_size", self.world_size, 1),
-            ("threads_per_rank", self.threads_per_rank, 1),
-            ("num_servers", self.num_servers, 0),
+        for key, number, least, most in (
+            ("world_size", self.world_size, 1, MAX_WORLD_SIZE),
+            ("threads_per_rank", self.threads_per_rank, 1, MAX_THREADS),
+            ("num_servers", self.num_servers, 0, MAX_SERVERS),
         ):
-            if not _is_whole(number) or number < least:
-                raise ConfigError(key, number, f"a whole number, at least {least}")
+            if not _is_whole(number) or not least <= number <= most:
+                raise ConfigError(key, number, f"a whole number from {least} to {most}")
         if self.transport not in TRANSPORTS:
             raise ConfigError("transport", self.transport, ", ".join(TRANSPORTS))
         check_timeout(self.timeout_s)

@@ -45,7 +45,7 @@ def run_seed(scenario: Scenario, seed: int) -> Run:
         plan = random_plan(scenario, footprint_of(scenario), seed)
     except SimulationFailure as failure:  # without any fault
         shortest = shrink(scenario, (), (), failure)
-        raise SimulationFailure(failure.invariant, describe(shortest), seed) from failure
+        raise SimulationFailure(failure.invariant, describe(shortest), seed) from None
     return run_plan(scenario, plan, seed)
 
 
@@ -56,4 +56,4 @@ def run_plan(scenario: Scenario, plan: Sequence[Fault], seed: int) -> Run:
         return world.run()
     except SimulationFailure as failure:
         shortest = shrink(scenario, plan, world.choices, failure)
-        raise SimulationFailure(failure.invariant, describe(shortest), seed) from failure
+        raise SimulationFailure(failure.invariant, describe(shortest), seed) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,13 @@ STEP = "step"
 """The figure that is drawn from a timeline: one recorded step, for readers who learn."""
 
 
+def check_name(name: str, among: Collection[str] | None = None) -> None:
+    """Raise ConfigError unless `name` is one `among` those, or any figure's."""
+    known = (*FIGURES, *RECORD_FIGURES, FAULTS, STEP)
+    if name not in (among or known):
+        raise ConfigError("figure", name, f"one of {', '.join(known)}")
+
+
 def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
     """Draw one figure from runs.csv (and epochs.csv beside it).
 
@@ -52,10 +59,7 @@ def draw(name: str, table_path: str | Path, output_path: str | Path) -> None:
     Raises ConfigError for an unknown name or another suffix, MetricsError for a bad table, and
     DependencyMissing without matplotlib.
     """
-    if name not in FIGURES:
-        raise ConfigError(
-            "figure", name, f"one of {', '.join([*FIGURES, *RECORD_FIGURES, FAULTS, STEP])}"
-        )
+    check_name(name, FIGURES)
     output = svg_path(output_path)
     table = read_table(table_path)
     style = load_part("style")
