@@ -66,9 +66,10 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument(
         "--algorithm",
-        choices=[name for name, known in registry().items() if known.all_reduce is not None],
+        choices=list(registry()),
         default="ring",
-        help="of all_reduce, unless dmlf.init says otherwise (default: %(default)s)",
+        help="of all_reduce, unless dmlf.init says otherwise; one without servers "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--timeout-s",
