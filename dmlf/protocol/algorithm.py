@@ -58,7 +58,7 @@ class Algorithm:
     replay that adds in that order gives the same bits. `traffic(buckets, world_size, num_servers)`
     is the closed form of one step's messages and payload bytes; num_servers as `server_count` has
     it. Each server owns the buckets that `dmlf.protocol.ownership` gives it. `all_reduce` sums one
-    bucket, without a commit, where the step is made of such sums.
+    bucket, without a commit, where the step is made of such sums, one bucket after the other.
     """
 
     name: str

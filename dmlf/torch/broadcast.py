@@ -92,12 +92,25 @@ def broadcast_object(value: Any, root_rank: int = 0, *, group: Group | None = No
         try:
             data = json.dumps({"value": value}).encode()
             parse(data)
-        except (TypeError, ValueError) as error:
+            _check_keys(value)
+        except (TypeError, ValueError, RecursionError) as error:
             data = json.dumps({"refused": str(error), "type": type(value).__name__}).encode()
     told = parse(broadcast_bytes(group, data, root_rank))
     if "refused" in told:
         raise ConfigError("value", told["type"], f"what JSON knows ({told['refused']})")
     return told["value"]
+
+
+def _check_keys(value: Any) -> None:
+    """Raise TypeError for a key that JSON would turn into a text."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"keys are texts, and {key!r} is none")
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check_keys(item)
 
 
 def _packed(state: dict[str, Any], tensors: list[torch.Tensor]) -> bytes:

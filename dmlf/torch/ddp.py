@@ -200,6 +200,8 @@ class DistributedDataParallel(torch.nn.Module):
         if not self._buffers_to_send:
             return
         buffers = [buffer for buffer in self.module.buffers() if buffer.numel()]
+        if not buffers:
+            return
         packed = np.concatenate([bytes_of(buffer) for buffer in buffers])
         own = packed.copy()
         self.group.broadcast(packed, self._check_bound().active[0])

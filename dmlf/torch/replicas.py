@@ -14,7 +14,7 @@ from dmlf.group import Group
 from dmlf.group.blobs import broadcast_bytes
 from dmlf.strict_json import parse
 
-_TEXT_BYTES = 512
+_TEXT_BYTES = 5120  # two entries of 201 characters, each of which JSON writes in 12 at most
 Manifest = Sequence[Sequence[str]]
 
 
@@ -28,7 +28,7 @@ def confirm_same_layout(group: Group, entries: Iterable[tuple[str, str]], subjec
     told = parse(broadcast_bytes(group, json.dumps(own).encode()))
     difference = _first_difference(told, own)
     text = np.zeros(_TEXT_BYTES, np.uint8)
-    data = json.dumps(difference)[:_TEXT_BYTES].encode("ascii") if difference else b""
+    data = json.dumps(difference).encode("ascii") if difference else b""
     text[: len(data)] = np.frombuffer(data, np.uint8)
     for rank, row in enumerate(group.all_gather(text)):
         answer = row.tobytes().rstrip(b"\0").decode("ascii")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dmlf.errors import GroupClosed, NonFiniteGradient, SchemaMismatch
+from dmlf.errors import ConfigError, GroupClosed, NonFiniteGradient, SchemaMismatch
 from dmlf.group import Group
 from dmlf.protocol import Algorithm, Member, Steps, Tag, broadcast, owner
 from dmlf.strict_json import parse
@@ -143,7 +143,15 @@ class ServedReducer(GradientReducer):
 
 
 def _settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """The numbers and texts among the settings of every group of parameters."""
+    """The numbers and texts among the settings of every group of parameters.
+
+    Raises ConfigError for a tensor, whose changes would not reach the servers.
+    """
+    for number, settings in enumerate(optimizer.param_groups):
+        for key, value in settings.items():
+            if isinstance(value, torch.Tensor):
+                allowed = "a number: that is how its changes reach the servers"
+                raise ConfigError(f"{key} of group {number}", "a tensor", allowed)
     return [
         {
             key: value

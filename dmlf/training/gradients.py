@@ -24,7 +24,7 @@ class GradientStore:
 
     reduction `float32`: one row, the gradient of all local samples together, reduced in place.
     reduction `exact`: one row per local shard; the reduced gradient takes the place of the first,
-    which is in the integer sum by then. A server has no rows of its own (num_rows 0).
+    which is in the integer sum by then. A server has no rows of its own then (num_rows 0).
     one_by_one: no bucket is begun before all ranks have done with the one before, so that the
     integer sums of all take turns in one vector. Where a step is made of all-reduces the agreement
     on a bucket's scale sees to that; workers of servers push all buckets before any is summed.
@@ -46,9 +46,10 @@ class GradientStore:
         self._exact = reduction == "exact"
         self._num_shards = num_shards
         num_rows = num_rows if self._exact else 1
+        num_vectors = max(1, num_rows)
         vectors: dict[int, Float32] = {
-            bucket.index: allocate(max(1, num_rows) * bucket.numel, np.float32).reshape(
-                -1, bucket.numel
+            bucket.index: allocate(num_vectors * bucket.numel, np.float32).reshape(
+                num_vectors, bucket.numel
             )
             for bucket in buckets
         }

@@ -98,13 +98,16 @@ class Replica:
             if owner(bucket.index, self.config.num_servers) in self._held
         ]
         algorithm = registry().get(self.config.algorithm)  # None: serial, native, ddp
+        one_by_one = algorithm is None or (
+            algorithm.all_reduce is not None and not algorithm.has_servers
+        )
         self.store = GradientStore(
             self._rank,
             held,
             self.config.reduction,
             len(self.shards),
             self.config.num_shards,
-            algorithm is None or algorithm.all_reduce is not None,
+            one_by_one,
             allocate,
         )
         self._allocate = allocate
@@ -188,7 +191,8 @@ class Replica:
     def write_parameters(self, bucket: int, payload: Float32) -> None:
         """Replace the parameters of a bucket. Raises SchemaMismatch on a wrong payload."""
         numel = self.buckets[bucket].numel
-        if not isinstance(payload, np.ndarray) or payload.shape != (numel,):
+        whole = isinstance(payload, np.ndarray) and payload.shape == (numel,)
+        if not whole or payload.dtype != np.float32:
             raise SchemaMismatch(self._rank, f"float32[{numel}]", payload, "parameters")
         parameters = self.backend.parameters()
         for placed in self.buckets[bucket].placements:

@@ -118,3 +118,11 @@ def without_servers() -> str:
 def server_in_a_collective() -> None:
     dmlf.init()
     dmlf.barrier()
+
+
+def served_with_a_tensor() -> None:
+    """A setting that a schedule would change in place, where the servers do not see it."""
+    one_thread()
+    dmlf.init()
+    plain = torch.optim.SGD(mlp().parameters(), lr=torch.tensor(0.5))
+    dmlf.DistributedOptimizer(plain, algorithm="parameter_server")

@@ -238,3 +238,24 @@ def test_sparse_gradients_are_named(alone) -> None:
     model = dmlf.DistributedDataParallel(torch.nn.Embedding(5, 3, sparse=True))
     with pytest.raises(ConfigError, match=r"gradient of weight.*sparse=False"):
         model(torch.tensor([1, 2])).sum().backward()
+
+
+def test_buffers_may_all_be_empty(alone) -> None:
+    model = torch.nn.Linear(2, 1)
+    model.register_buffer("empty", torch.empty(0))
+    dmlf.DistributedDataParallel(model)(torch.ones(3, 2)).sum().backward()
+    assert model.weight.grad.tolist() == [[3.0, 3.0]]
+
+
+@pytest.mark.parametrize("value", [{1: "a"}, [{"a": {None: 2}}]])
+def test_keys_that_would_change_on_the_way_are_refused(alone, value: object) -> None:
+    with pytest.raises(ConfigError, match="keys are texts"):
+        dmlf.broadcast_object(value)
+
+
+def test_an_object_too_deep_to_send_is_refused(alone) -> None:
+    value: list[object] = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(ConfigError):
+        dmlf.broadcast_object(value)

@@ -58,3 +58,8 @@ def test_a_server_takes_no_part_in_collectives() -> None:
 def test_num_servers_is_checked() -> None:
     with pytest.raises(ConfigError, match="num_servers"):
         dmlf.launch(programs.without_servers, 2, num_servers=-1)
+
+
+def test_a_learning_rate_that_could_not_reach_the_servers_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"lr of group 0.*a number"):
+        dmlf.launch(programs.served_with_a_tensor, 1, num_servers=1)

@@ -69,6 +69,15 @@ def test_a_server_has_no_rows_and_room_for_every_sum() -> None:
     assert {name: view.shape for name, view in made.reduced.items()} == SHAPES
 
 
+@pytest.mark.parametrize("reduction", ["float32", "exact"])
+def test_a_bucket_may_be_empty(reduction: str) -> None:
+    buckets = make_buckets({"a": (0, 3), "b": (6,)}, 20)
+    made = GradientStore(0, buckets, reduction, 2, 2, True)
+    assert [bucket.numel for bucket in buckets] == [6, 0]
+    assert made.reduced["a"].shape == (0, 3)
+    made.accumulator(1)
+
+
 def test_float32_is_reduced_in_place() -> None:
     made = store(4, True, "float32")
     (row,) = made.rows

@@ -17,7 +17,7 @@ import numpy as np
 import torch.distributed as dist
 from torch.futures import Future
 
-from dmlf.errors import ConfigError, DeadlineExceeded, SchemaMismatch
+from dmlf.errors import ConfigError, DeadlineExceeded, PeerLost, SchemaMismatch
 from dmlf.protocol import Message, Phase, Tag, validate
 from dmlf.torch.backend.wire import Vector, Wire
 from dmlf.torch.backend.work import Tensors
@@ -92,6 +92,7 @@ class Mailbox:
         self._links.abandon()
 
     def _look(self, receive: Receive, sources: Sequence[int], timeout_s: float) -> None:
+        losses = []
         for src in sources:
             with self._receiving:
                 if receive.is_over():
@@ -100,7 +101,12 @@ class Mailbox:
                     message = self._links.recv(src, timeout_s)
                 except DeadlineExceeded:
                     continue
+                except PeerLost as error:  # another may still send what is waited for
+                    losses.append(error)
+                    continue
                 self._deliver(src, message)
+        if len(losses) == len(sources):
+            raise losses[0]
 
     def _deliver(self, src: int, message: Message) -> None:
         user_tag = message.tag.bucket

@@ -108,15 +108,19 @@ class DmlfProcessGroup(dist.ProcessGroup):
     def shutdown(self) -> None:
         """Deliver what was sent, and free all links."""
         self._order.close()
-        self._group.close()
-        self._mailbox.close()
+        try:
+            self._group.close()
+        finally:
+            self._mailbox.close()
 
     def abort(self) -> None:
         """End what is outstanding, and free all links at once."""
         self._aborted = True
         self._order.close()
-        self._group.abandon()
-        self._mailbox.abandon()
+        try:
+            self._group.abandon()
+        finally:
+            self._mailbox.abandon()
 
     def _stop_if_aborted(self) -> None:
         if self._aborted:
