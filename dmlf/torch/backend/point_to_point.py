@@ -105,7 +105,7 @@ class Mailbox:
                     losses.append(error)
                     continue
                 self._deliver(src, message)
-        if len(losses) == len(sources):
+        if losses and len(losses) == len(sources):
             raise losses[0]
 
     def _deliver(self, src: int, message: Message) -> None:
