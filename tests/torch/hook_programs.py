@@ -19,6 +19,11 @@ from tests.torch.training import (
     train_plainly,
 )
 
+_kept: list[object] = []
+"""Models that live as long as their process: with one's reducer ends its Gloo group, which holds
+the interpreter while it waits for its threads, and one of these may wait for the interpreter, to
+free what was broadcast when the model was wrapped just before (torch 2.13)."""
+
 
 def _under_stock_ddp(hook: Any, state: Any, rebuilds: bool) -> tuple[Arrays, Any]:
     """Train stock DDP with a communication hook; the final state, and the buckets it saw."""
@@ -73,6 +78,7 @@ def hooked_with_errors(kind: str) -> str:
     sparse = kind == "sparse"
     plain = torch.nn.EmbeddingBag(8, 4, sparse=True) if sparse else mlp()
     model = torch.nn.parallel.DistributedDataParallel(plain)
+    _kept.append(model)
     reduction = "exact" if kind == "mismatch" and group.rank else "float32"
     model.register_comm_hook(dmlf.CommHookState(reduction=reduction), dmlf.comm_hook)
     inputs, targets = samples(8)
