@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,17 @@ def checked_payload(rank: int, payload: Any, chunk: slice, dtype: npt.DTypeLike)
     raise SchemaMismatch(rank, expected, received, "payload of a chunk")
 
 
+_QUIET = partial(np.errstate, over="ignore", invalid="ignore")
+"""For sums of float32: what leaves its range is found by `is_finite`."""
+
+
 def all_finite(values: Float32) -> bool:
     """Whether no element of `values` [n] is NaN or infinite. Cost: one pass, no temporary.
 
     Squares cannot cancel, so a finite sum of them is proof. One that is not finite proves
     nothing, as squares overflow early; only then the elements are looked at themselves.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    with _QUIET():
         return _all_finite(values)
 
 
@@ -74,7 +79,7 @@ class Float32Accumulator:
         self._dtype = flat.dtype
         self._divisor = divisor
         self._finite = True
-        self._added: tuple[slice, bool] | None = None  # the sum made last, and whether it is finite
+        self._loaded: tuple[slice, bool] | None = None  # what was last, and whether it is finite
 
     def scale(self) -> None:
         """None: nothing has to be agreed upon."""
@@ -91,21 +96,36 @@ class Float32Accumulator:
         return self.flat[chunk]
 
     def load(self, chunk: slice, payload: Any, *others: Any) -> None:
-        """Replace the partial sum of `chunk` by that of the payloads."""
-        self._sum(chunk, checked_payload(self._rank, payload, chunk, self._dtype), others)
+        """Replace the partial sum of `chunk` by that of the payloads.
 
-    def add(self, chunk: slice, payload: Any) -> None:
-        """Add a received partial sum, in place."""
-        self._sum(chunk, self.flat[chunk], (payload,))
+        Sees in passing whether it is finite, as there may be nothing to add.
+        """
+        finite, payloads = True, self._received(chunk, payload, *others)
+        with _QUIET():
+            for block in combined(np.add, payloads, self.flat[chunk]):
+                finite = finite and _all_finite(block)
+        self._loaded = chunk, finite
 
-    def finish(self, chunk: slice) -> None:
-        """Take note whether the sum of `chunk` is finite, and divide it."""
-        if self._added is not None and self._added[0] == chunk:
-            finite = self._added[1]
-        else:
-            finite = all_finite(self.flat[chunk])
-        self._finite = self._finite and finite
-        _divide(self.flat[chunk], self._divisor)
+    def add(self, chunk: slice, *payloads: Any) -> None:
+        """Add received partial sums, in place."""
+        self._loaded = None
+        if payloads:
+            flat = self.flat[chunk]
+            with _QUIET():
+                for _ in combined(np.add, [flat, *self._received(chunk, *payloads)], flat):
+                    pass
+
+    def finish(self, chunk: slice, *payloads: Any) -> None:
+        """Add the last ones, take note whether the sum of `chunk` is finite, and divide it."""
+        flat = self.flat[chunk]
+        if not payloads and self._loaded is not None and self._loaded[0] == chunk:
+            self._finite = self._finite and self._loaded[1]
+            _divide(flat, self._divisor)
+            return
+        with _QUIET():
+            for block in combined(np.add, [flat, *self._received(chunk, *payloads)], flat):
+                self._finite = self._finite and _all_finite(block)
+                _divide(block, self._divisor)
 
     def reduced(self, chunk: slice) -> Float32:
         """The final values of `chunk`: a view."""
@@ -114,22 +134,14 @@ class Float32Accumulator:
     def store(self, chunk: slice, payload: Any) -> None:
         """Take final values of `chunk` from another rank."""
         self.flat[chunk] = checked_payload(self._rank, payload, chunk, self._dtype)
-        self._added = None
+        self._loaded = None
 
     def is_finite(self) -> bool:
         """Whether all final values that were made here are finite."""
         return self._finite
 
-    def _sum(self, chunk: slice, first: Float32, others: Sequence[Any]) -> None:
-        """Add from the left; see in passing whether all of the sum is finite."""
-        vectors = [first]
-        for payload in others:
-            vectors.append(checked_payload(self._rank, payload, chunk, self._dtype))
-        finite = True
-        with np.errstate(over="ignore", invalid="ignore"):  # found by is_finite
-            for block in combined(np.add, vectors, self.flat[chunk]):
-                finite = finite and _all_finite(block)
-        self._added = chunk, finite
+    def _received(self, chunk: slice, *payloads: Any) -> list[Float32]:
+        return [checked_payload(self._rank, payload, chunk, self._dtype) for payload in payloads]
 
 
 class ExactAccumulator:
@@ -194,21 +206,22 @@ class ExactAccumulator:
 
     def load(self, chunk: slice, payload: Any, *others: Any) -> None:
         """Replace the partial sum of `chunk` by that of the payloads, modulo 2^64."""
-        self._sum(chunk, checked_payload(self._rank, payload, chunk, np.int64), others)
+        for _ in combined(np.add, self._received(chunk, payload, *others), self._total[chunk]):
+            pass
 
-    def add(self, chunk: slice, payload: Any) -> None:
-        """Add a received partial sum, in place, modulo 2^64."""
-        self._sum(chunk, self._total[chunk], (payload,))
+    def add(self, chunk: slice, *payloads: Any) -> None:
+        """Add received partial sums, in place, modulo 2^64."""
+        if payloads:
+            total = self._total[chunk]
+            for _ in combined(np.add, [total, *self._received(chunk, *payloads)], total):
+                pass
 
-    def finish(self, chunk: slice) -> None:
-        """Round the complete integer sum of `chunk` to float32, and divide it."""
-        for group, exponent in zip(self._groups, self._exponents, strict=True):
-            start, stop = max(chunk.start, group.start), min(chunk.stop, group.stop)
-            if start < stop:
-                part = slice(start, stop)
-                to_float32(self._total[part], int(exponent), self._num_terms, self.flat[part])
-        self._finite = self._finite and all_finite(self.flat[chunk])
-        _divide(self.flat[chunk], self._divisor)
+    def finish(self, chunk: slice, *payloads: Any) -> None:
+        """Add the last ones, round the complete sum of `chunk` to float32, and divide it."""
+        total, start = self._total[chunk], chunk.start
+        for block in combined(np.add, [total, *self._received(chunk, *payloads)], total):
+            self._round(slice(start, start + block.size))
+            start += block.size
 
     def reduced(self, chunk: slice) -> Float32:
         """The final values of `chunk`: a view."""
@@ -222,9 +235,15 @@ class ExactAccumulator:
         """Whether no shard held NaN or infinity and no sum made here left float32's range."""
         return self._finite and not (self._exponents == NON_FINITE).any()
 
-    def _sum(self, chunk: slice, first: Int64, others: Sequence[Any]) -> None:
-        vectors = [first]
-        for payload in others:
-            vectors.append(checked_payload(self._rank, payload, chunk, np.int64))
-        for _ in combined(np.add, vectors, self._total[chunk]):
-            pass
+    def _round(self, block: slice) -> None:
+        """Turn the integer sums of a part of the bucket into final values."""
+        for group, exponent in zip(self._groups, self._exponents, strict=True):
+            start, stop = max(block.start, group.start), min(block.stop, group.stop)
+            if start < stop:
+                part = slice(start, stop)
+                to_float32(self._total[part], int(exponent), self._num_terms, self.flat[part])
+        self._finite = self._finite and all_finite(self.flat[block])
+        _divide(self.flat[block], self._divisor)
+
+    def _received(self, chunk: slice, *payloads: Any) -> list[Int64]:
+        return [checked_payload(self._rank, payload, chunk, np.int64) for payload in payloads]

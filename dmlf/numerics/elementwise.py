@@ -30,7 +30,7 @@ class ElementwiseAccumulator:
         self._rank = rank
         self.flat = flat
         self.numel = flat.size
-        self._combine = OPERATIONS[operation]
+        self._operation = OPERATIONS[operation]
 
     def scale(self) -> None:
         """None: nothing has to be agreed upon."""
@@ -48,14 +48,17 @@ class ElementwiseAccumulator:
 
     def load(self, chunk: slice, payload: Any, *others: Any) -> None:
         """Replace the partial result of `chunk` by that of the payloads."""
-        self._combine_into(chunk, self._checked(chunk, payload), others)
+        self._combine(chunk, [self._checked(chunk, part) for part in (payload, *others)])
 
-    def add(self, chunk: slice, payload: Any) -> None:
-        """Combine with a received partial result, in place; integers wrap around."""
-        self._combine_into(chunk, self.flat[chunk], (payload,))
+    def add(self, chunk: slice, *payloads: Any) -> None:
+        """Combine with received partial results, in place; integers wrap around."""
+        if payloads:
+            received = [self._checked(chunk, payload) for payload in payloads]
+            self._combine(chunk, [self.flat[chunk], *received])
 
-    def finish(self, chunk: slice) -> None:
-        """Return at once: the last partial result is final."""
+    def finish(self, chunk: slice, *payloads: Any) -> None:
+        """Combine with the last ones: what comes out is final."""
+        self.add(chunk, *payloads)
 
     def reduced(self, chunk: slice) -> npt.NDArray[Any]:
         """The final values of `chunk`: a view."""
@@ -69,10 +72,9 @@ class ElementwiseAccumulator:
         """True: whatever the values are, they are the result."""
         return True
 
-    def _combine_into(self, chunk: slice, first: npt.NDArray[Any], others: Sequence[Any]) -> None:
-        vectors = [first, *(self._checked(chunk, payload) for payload in others)]
+    def _combine(self, chunk: slice, vectors: Sequence[npt.NDArray[Any]]) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
-            for _ in combined(self._combine, vectors, self.flat[chunk]):
+            for _ in combined(self._operation, vectors, self.flat[chunk]):
                 pass
 
     def _checked(self, chunk: slice, payload: Any) -> npt.NDArray[Any]:

@@ -93,15 +93,16 @@ class MockAccumulator:
     def load(self, chunk: slice, payload: MockTensor, *others: MockTensor) -> None:
         """Replace the partial sum of `chunk` by that of the payloads."""
         self.tensor[chunk] = self._checked(chunk, payload)
-        for other in others:
-            self.add(chunk, other)
+        self.add(chunk, *others)
 
-    def add(self, chunk: slice, payload: MockTensor) -> None:
-        """Add a received partial sum."""
-        self.tensor[chunk] = self._checked(chunk, payload) + self.tensor[chunk]
+    def add(self, chunk: slice, *payloads: MockTensor) -> None:
+        """Add received partial sums."""
+        for payload in payloads:
+            self.tensor[chunk] = self._checked(chunk, payload) + self.tensor[chunk]
 
-    def finish(self, chunk: slice) -> None:
-        """Return at once: there is nothing to round."""
+    def finish(self, chunk: slice, *payloads: MockTensor) -> None:
+        """Add the last partial sums: there is nothing to round."""
+        self.add(chunk, *payloads)
 
     def reduced(self, chunk: slice) -> MockTensor:
         """A copy of the final values of `chunk`."""

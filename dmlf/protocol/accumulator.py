@@ -13,8 +13,8 @@ from typing import Any, Protocol
 class Accumulator(Protocol):
     """One rank's bucket on its way from local gradients to the sum over all ranks.
 
-    Every method that takes a payload raises SchemaMismatch when its length or dtype is not that
-    of the chunk.
+    Every method that takes payloads adds them from the left, in one pass, and raises SchemaMismatch
+    when the length or dtype of one is not that of the chunk.
     """
 
     numel: int
@@ -32,13 +32,13 @@ class Accumulator(Protocol):
         """The partial sum of `chunk`, to be sent."""
 
     def load(self, chunk: slice, payload: Any, *others: Any) -> None:
-        """Replace the partial sum of `chunk` by that of the payloads, added from the left."""
+        """Replace the partial sum of `chunk` by that of the payloads."""
 
-    def add(self, chunk: slice, payload: Any) -> None:
-        """Add a received partial sum to that of `chunk`."""
+    def add(self, chunk: slice, *payloads: Any) -> None:
+        """Add received partial sums, if there are any, to that of `chunk`."""
 
-    def finish(self, chunk: slice) -> None:
-        """Round the complete sum of `chunk` to its final float32 value."""
+    def finish(self, chunk: slice, *payloads: Any) -> None:
+        """Add the last partial sums; round the complete sum to its final float32 value."""
 
     def reduced(self, chunk: slice) -> Any:
         """The final values of `chunk`, to be sent."""

@@ -182,12 +182,13 @@ def reduce_scatter(
     """
     rank, size = member.rank, member.world_size
     right, left = (rank + 1) % size, (rank - 1) % size
+    received: list[Any] = []
     for k in range(size - 1):
-        outgoing, incoming = chunks[(rank - 1 - k) % size], chunks[(rank - 2 - k) % size]
+        outgoing = chunks[(rank - 1 - k) % size]
+        bucket.add(outgoing, *received)
         yield Send(right, at.of(Phase.REDUCE_SCATTER, k, rank), bucket.partial(outgoing))
-        payload = yield from receive(member, at.of(Phase.REDUCE_SCATTER, k, left))
-        bucket.add(incoming, payload)
-    bucket.finish(chunks[rank])
+        received = [(yield from receive(member, at.of(Phase.REDUCE_SCATTER, k, left)))]
+    bucket.finish(chunks[rank], *received)
 
 
 def _others(member: Member) -> list[int]:

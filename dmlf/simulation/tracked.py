@@ -6,6 +6,7 @@ them, and for each element the fold that made it. So one simulated run proves bi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,19 +51,21 @@ class TrackedAccumulator:
 
     def load(self, chunk: slice, payload: Any, *others: Any) -> None:
         """Load both."""
-        tracked = [self._checked(part) for part in (payload, *others)]
-        self.real.load(chunk, *(part.values for part in tracked))
-        self.mock.load(chunk, *(part.folds for part in tracked))
+        values, folds = self._parts((payload, *others))
+        self.real.load(chunk, *values)
+        self.mock.load(chunk, *folds)
 
-    def add(self, chunk: slice, payload: Any) -> None:
+    def add(self, chunk: slice, *payloads: Any) -> None:
         """Add to both."""
-        tracked = self._checked(payload)
-        self.real.add(chunk, tracked.values)
-        self.mock.add(chunk, tracked.folds)
+        values, folds = self._parts(payloads)
+        self.real.add(chunk, *values)
+        self.mock.add(chunk, *folds)
 
-    def finish(self, chunk: slice) -> None:
-        """Finish the real accumulator: a mock has nothing to round."""
-        self.real.finish(chunk)
+    def finish(self, chunk: slice, *payloads: Any) -> None:
+        """Finish both."""
+        values, folds = self._parts(payloads)
+        self.real.finish(chunk, *values)
+        self.mock.finish(chunk, *folds)
 
     def reduced(self, chunk: slice) -> TrackedPayload:
         """Final values of both."""
@@ -77,6 +80,10 @@ class TrackedAccumulator:
     def is_finite(self) -> bool:
         """The verdict of the real accumulator."""
         return self.real.is_finite()
+
+    def _parts(self, payloads: Sequence[Any]) -> tuple[list[Any], list[MockTensor]]:
+        tracked = [self._checked(payload) for payload in payloads]
+        return [part.values for part in tracked], [part.folds for part in tracked]
 
     def _checked(self, payload: Any) -> TrackedPayload:
         if not isinstance(payload, TrackedPayload):

@@ -27,7 +27,7 @@ def exact_accumulator(shards: np.ndarray | None = None) -> ExactAccumulator:
     return ExactAccumulator(3, shards, [slice(0, 1), slice(1, 4)], len(shards), flat)
 
 
-@pytest.mark.parametrize("method", ["load", "add", "store"])
+@pytest.mark.parametrize("method", ["load", "add", "finish", "store"])
 @pytest.mark.parametrize(
     ("payload", "received"),
     [
@@ -51,6 +51,7 @@ def test_float32_refuses_another_schema(method: str, payload: object, received: 
     [
         ("load", np.float32, "int64[4]"),
         ("add", np.float32, "int64[4]"),
+        ("finish", np.float32, "int64[4]"),
         ("store", np.int64, "float32[4]"),
     ],
 )
@@ -199,15 +200,54 @@ def test_payloads_loaded_together_have_the_bits_of_one_after_the_other(
             assert together.is_finite()
 
 
+@pytest.mark.parametrize("divisor", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+@pytest.mark.parametrize("numel", [0, 1, 131_072, 300_001])
+def test_what_is_added_while_finishing_has_the_bits_of_what_was_added_before(
+    divisor: int, count: int, numel: int
+) -> None:
+    """Of a middle chunk, which ends within a block and cuts a group; the rest stays as it is."""
+    chunk = slice(numel // 5, numel - numel // 7)
+    generator = np.random.default_rng(count)
+    shards = generator.standard_normal((2, numel)).astype(np.float32)
+    shards[:, : numel // 2] *= np.float32(2.0**40)
+    groups = [slice(0, numel // 2), slice(numel // 2, numel)]
+    length = chunk.stop - chunk.start
+    floats = [generator.standard_normal(length).astype(np.float32) for _ in range(count)]
+    integers = [generator.integers(-(2**61), 2**61, length) for _ in range(count)]
+
+    def accumulators() -> list[Float32Accumulator | ExactAccumulator | ElementwiseAccumulator]:
+        flat = np.full(numel, 7, dtype=np.float32)
+        exact = ExactAccumulator(0, shards, groups, 2, flat, divisor=divisor)
+        return [
+            exact,
+            Float32Accumulator(0, shards[0].copy(), divisor),
+            ElementwiseAccumulator(0, shards[0].copy(), "product"),
+        ]
+
+    for together, apart in zip(accumulators(), accumulators(), strict=True):
+        payloads = integers if isinstance(together, ExactAccumulator) else floats
+        together.begin()
+        apart.begin()
+        together.finish(chunk, *payloads)
+        for payload in payloads:
+            apart.add(chunk, payload)
+        apart.finish(chunk)
+        assert together.flat.tobytes() == apart.flat.tobytes()
+        assert together.is_finite()
+
+
 @pytest.mark.parametrize("wrong", [0, 1])
-def test_nothing_is_loaded_where_one_payload_has_another_schema(wrong: int) -> None:
+@pytest.mark.parametrize("method", ["load", "add", "finish"])
+def test_nothing_is_changed_where_one_payload_has_another_schema(method: str, wrong: int) -> None:
     for accumulator in (float32_accumulator(), exact_accumulator()):
-        before = accumulator.partial(ALL).copy()
+        before, final = accumulator.partial(ALL).copy(), accumulator.flat.copy()
         payloads = [before + 1, before + 1]
         payloads[wrong] = payloads[wrong][:3]
         with pytest.raises(SchemaMismatch):
-            accumulator.load(ALL, *payloads)
+            getattr(accumulator, method)(ALL, *payloads)
         assert accumulator.partial(ALL).tolist() == before.tolist()
+        assert accumulator.flat.tobytes() == final.tobytes()
 
 
 def test_float32_checks_every_block_of_a_long_sum() -> None:
@@ -217,6 +257,14 @@ def test_float32_checks_every_block_of_a_long_sum() -> None:
         accumulator.add(slice(0, 150_001), payload)
         assert accumulator.flat.tolist() == (payload + 1).tolist()
         payload[place] = -np.inf
-        accumulator.add(slice(0, 150_001), payload)
-        accumulator.finish(slice(0, 150_001))
+        accumulator.finish(slice(0, 150_001), payload)
+        assert not accumulator.is_finite()
+
+
+def test_float32_looks_again_where_something_is_added_to_what_was_loaded() -> None:
+    for later in ("add", "finish"):
+        accumulator = float32_accumulator()
+        accumulator.load(ALL, np.ones(4, dtype=np.float32))
+        getattr(accumulator, later)(ALL, np.array([0, np.inf, 0, 0], dtype=np.float32))
+        accumulator.finish(ALL)
         assert not accumulator.is_finite()

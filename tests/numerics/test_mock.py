@@ -41,7 +41,7 @@ def test_lengths_that_do_not_fit_are_refused() -> None:
         three[slice(0, 1)] = two
 
 
-@pytest.mark.parametrize("method", ["load", "add", "store"])
+@pytest.mark.parametrize("method", ["load", "add", "finish", "store"])
 @pytest.mark.parametrize("payload", [MockTensor.of_rank(1, [1]), [1, 2]], ids=["short", "list"])
 def test_an_accumulator_refuses_another_schema(method: str, payload: object) -> None:
     accumulator = MockAccumulator(5, MockTensor.of_rank(5, [1, 2]))

@@ -14,6 +14,7 @@ in the bulk-synchronous form of Valiant, "A bridging model for parallel computat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from dmlf.errors import NonFiniteGradient
 from dmlf.protocol.accumulator import Accumulator
@@ -111,9 +112,11 @@ def server_step(member: Member, step: int, num_buckets: int) -> Steps[None]:
         for worker in workers[:2]:
             pushes.append((yield from receive(member, at._replace(src=worker))))
         bucket.load(everything, *pushes)  # in one pass, without a copy of either
+        last: list[Any] = []
         for worker in workers[2:]:
-            bucket.add(everything, (yield from receive(member, at._replace(src=worker))))
-        bucket.finish(everything)
+            bucket.add(everything, *last)
+            last = [(yield from receive(member, at._replace(src=worker)))]
+        bucket.finish(everything, *last)
         finite = finite and bucket.is_finite()
 
     verdict = yield from agree_verdict(member, member.servers, step, finite)

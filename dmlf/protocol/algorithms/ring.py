@@ -2,14 +2,16 @@
 
 Every rank talks to its two neighbours only: it sends to rank + 1 and receives from rank - 1.
 The bucket is cut into world_size chunks. In round k of the reduce-scatter rank r sends chunk
-r - k and adds what comes in to chunk r - k - 1, so that chunk c starts at rank c, passes every
-rank once, and is complete at rank c - 1. The all-gather passes the complete chunks on.
+r - k, to which it has added what came in the round before, so that chunk c starts at rank c, passes
+every rank once, and is complete at rank c - 1. The all-gather passes the complete chunks on.
 
 Source: Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
 workstations", JPDC 69(2), 2009, section 3.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from dmlf.protocol.accumulator import Accumulator
 from dmlf.protocol.algorithm import Fold, all_reduce_algorithm
@@ -52,14 +54,13 @@ def all_reduce(member: Member, at: Tag, bucket: Accumulator) -> Steps[None]:
     right, left = (rank + 1) % size, (rank - 1) % size
     chunks = chunk_slices(bucket.numel, size)
 
+    received: list[Any] = []
     for k in range(size - 1):
         outgoing = chunks[(rank - k) % size]
-        incoming = chunks[(rank - k - 1) % size]
+        bucket.add(outgoing, *received)
         yield Send(right, at.of(Phase.REDUCE_SCATTER, k, rank), bucket.partial(outgoing))
-        payload = yield from receive(member, at.of(Phase.REDUCE_SCATTER, k, left))
-        bucket.add(incoming, payload)
-
-    bucket.finish(chunks[(rank + 1) % size])
+        received = [(yield from receive(member, at.of(Phase.REDUCE_SCATTER, k, left)))]
+    bucket.finish(chunks[(rank + 1) % size], *received)
 
     for k in range(size - 1):
         outgoing = chunks[(rank + 1 - k) % size]

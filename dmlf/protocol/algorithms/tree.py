@@ -9,6 +9,8 @@ MPICH", IJHPCA 19(1), 2005, sections 3 and 4.
 
 from __future__ import annotations
 
+from typing import Any
+
 from dmlf.protocol.accumulator import Accumulator
 from dmlf.protocol.algorithm import Fold, all_reduce_algorithm
 from dmlf.protocol.effects import Member, Send, Steps, receive
@@ -45,12 +47,14 @@ def all_reduce(member: Member, at: Tag, bucket: Accumulator) -> Steps[None]:
             children.append((rank + distance, round_))
         round_ += 1
 
+    received: list[Any] = []
     for child, k in children:
-        up = at.of(Phase.REDUCE, k, child)
-        bucket.add(everything, (yield from receive(member, up)))
+        bucket.add(everything, *received)
+        received = [(yield from receive(member, at.of(Phase.REDUCE, k, child)))]
     if parent is None:
-        bucket.finish(everything)
+        bucket.finish(everything, *received)
     else:
+        bucket.add(everything, *received)
         up = at.of(Phase.REDUCE, round_, rank)
         yield Send(parent, up, bucket.partial(everything))
         down = at.of(Phase.BROADCAST, round_, parent)

@@ -1,8 +1,8 @@
 """Two-shot all-reduce: every rank adds up one chunk of all ranks, then hands the sum to all.
 
 Two rounds at any world size, in which every rank talks to every other. It suits ranks that read
-each other's memory: a chunk stays in its owner's cache while all ranks are added to it. On a
-network the ring, which sends to one neighbour only, does not have many senders meet at one port.
+each other's memory: a chunk of all ranks is added up in one pass. On a network the ring, which
+sends to one neighbour only, does not have many senders meet at one port.
 
 The bucket is cut into world_size chunks, of which rank r owns chunk r and begins with its own part,
 as in the ring. So both give the same bits, for as many messages and bytes.
@@ -37,11 +37,10 @@ def all_reduce(member: Member, at: Tag, bucket: Accumulator) -> Steps[None]:
     for owner in others:
         chunk = bucket.partial(chunks[owner])
         yield Send(owner, at.of(Phase.REDUCE_SCATTER, 0, rank), chunk)
+    parts = []
     for src in others:
-        payload = yield from receive(member, at.of(Phase.REDUCE_SCATTER, 0, src))
-        bucket.add(mine, payload)
-
-    bucket.finish(mine)
+        parts.append((yield from receive(member, at.of(Phase.REDUCE_SCATTER, 0, src))))
+    bucket.finish(mine, *parts)
 
     for dst in others:
         yield Send(dst, at.of(Phase.ALL_GATHER, 0, rank), bucket.reduced(mine))

@@ -46,15 +46,16 @@ class SizedAccumulator:
 
     def load(self, chunk: slice, payload: int, *others: int) -> None:
         """Let the additions take their time; a copy is part of the link's time per byte."""
-        for other in others:
-            self.add(chunk, other)
+        self.add(chunk, *others)
 
-    def add(self, chunk: slice, payload: int) -> None:
-        """Let the addition take its time."""
-        self._clock.now_s += payload * self._s_per_byte
+    def add(self, chunk: slice, *payloads: int) -> None:
+        """Let the additions take their time."""
+        for payload in payloads:
+            self._clock.now_s += payload * self._s_per_byte
 
-    def finish(self, chunk: slice) -> None:
-        """Return at once: rounding is part of the addition's time per byte."""
+    def finish(self, chunk: slice, *payloads: int) -> None:
+        """Let the last additions take their time; rounding is part of that."""
+        self.add(chunk, *payloads)
 
     def reduced(self, chunk: slice) -> int:
         """The bytes of final float32 values."""
