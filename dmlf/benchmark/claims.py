@@ -178,17 +178,13 @@ def communication_below(subject: Contestant, limit: float) -> Predicate:
         reason = unfit((subject, point))
         if point is None or reason:
             return no_data(reason or "")
-        shares = point.values("exposed_fraction")
-        share = median_estimate([100 * value for value in shares])
-        waiting = [
-            100 * wait_s / step_time_s
-            for wait_s, step_time_s in zip(
-                point.values("wait_s"), point.values("step_time_s"), strict=True
-            )
-        ]
+        share, waiting = (
+            median_estimate([100 * value for value in point.values(column)])
+            for column in ("exposed_fraction", "waiting_fraction")
+        )
         numbers = {
             "share": share.text(),
-            "waiting": median_estimate(waiting).text(),
+            "waiting": waiting.text(),
             "limit": f"{100 * limit:g}",
         }
         outcome = _below(share, 100 * limit)

@@ -208,6 +208,7 @@ def _speeds(metrics: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
         "step_time_s": metrics["step_time_s"],
         **summary.phase_s,
         "exposed_fraction": metrics["communication"]["exposed_fraction"],
+        "waiting_fraction": summary.waiting_fraction,
     }
 
 

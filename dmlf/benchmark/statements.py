@@ -251,10 +251,10 @@ def _sooner_to_target(subject: Contestant) -> Claim:
 
 
 def _mostly_computing(subject: Contestant) -> Claim:
-    share = "{share} % of the median step; waiting to receive is {waiting} % of a step"
+    share = "{share} %; waiting to receive is {waiting} %"
     if subject.strategy == PEER:
         # DDP hides when it waits: only the sum is known, and only by calibration.
-        share = "{share} % of the median step (calibrated, not measured)"
+        share = "{share} % (calibrated, not measured)"
     return _claim(
         "communication",
         subject,

@@ -27,13 +27,14 @@ class StepSummary:
 
     `phase_s` maps each phase to the median, over measured steps, of the time that the slowest
     worker of that step spent in it. Medians of parts need not add up to the median of the whole.
-    `exposed_fraction` is the share of a step in which communication was not hidden behind
-    computation.
+    `exposed_fraction` is the median share of a step in which communication was not hidden behind
+    computation, `waiting_fraction` that in which it waited to receive.
     """
 
     step_s: NDArray[np.float64]
     phase_s: Mapping[str, float]
     exposed_fraction: float
+    waiting_fraction: float
 
     @property
     def measured_steps(self) -> int:
@@ -78,12 +79,14 @@ def summarise_steps(per_rank: Sequence[Mapping[str, Any]], config: RunConfig) ->
         ]
         for phase in PHASES
     }
-    # The lower middle step: a step that happened, so that its parts belong together.
-    middle = int(np.argsort(slowest_s, kind="stable")[(measured.size - 1) // 2])
-    step_time_s = float(slowest_s[middle])
-    exposed_s = float(in_phase["communication_s"][middle] - in_phase["hidden_s"][middle])
+
+    def fraction(part_s: NDArray[np.float64]) -> float:
+        whole_s = np.maximum(slowest_s, np.finfo(np.float64).tiny)
+        return float(np.median(np.minimum(part_s / whole_s, 1.0)))
+
     return StepSummary(
         step_s=slowest_s if config.synchronous else step_s[:, measured].mean(axis=0),
         phase_s={phase: float(np.median(times)) for phase, times in in_phase.items()},
-        exposed_fraction=min(1.0, exposed_s / step_time_s) if step_time_s > 0 else 0.0,
+        exposed_fraction=fraction(in_phase["communication_s"] - in_phase["hidden_s"]),
+        waiting_fraction=fraction(in_phase["wait_s"]),
     )

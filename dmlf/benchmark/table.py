@@ -81,6 +81,7 @@ class RunRow:
     hidden_s: float | None = None
     optimizer_s: float | None = None
     exposed_fraction: float | None = None
+    waiting_fraction: float | None = None
     phase_source: str | None = None
     measured_steps: int | None = None
     train_samples: int | None = None
@@ -137,6 +138,7 @@ SPEED_COLUMNS = (
     "hidden_s",
     "optimizer_s",
     "exposed_fraction",
+    "waiting_fraction",
     "time_to_target_s",
 )
 

@@ -320,18 +320,24 @@ class Group:
 
     def _leave(self, gracefully: bool) -> None:
         with self._turn:
-            if self.joint is not None:
-                self.joint._leave(gracefully)
-            transport, self._transport = self._transport, None
-            if transport is None or self._process != os.getpid():
-                return  # a forked process must not speak for the one that it was forked from
-            if self._cause is None and not self.is_server:
-                how = "closed" if gracefully else "left"
-                self._tell(self._calls, f"rank {self.rank} {how} it")
-            if gracefully and self._cause is None:
-                transport.close()
-            else:
-                transport.abandon()
+            try:
+                if self.joint is not None:
+                    self.joint._leave(gracefully)
+            finally:
+                self._let_go(gracefully)
+
+    def _let_go(self, gracefully: bool) -> None:
+        """Tell the others, and free the links; nothing in a process forked from this one."""
+        transport, self._transport = self._transport, None
+        if transport is None or self._process != os.getpid():
+            return
+        if self._cause is None and not self.is_server:
+            how = "closed" if gracefully else "left"
+            self._tell(self._calls, f"rank {self.rank} {how} it")
+        if gracefully and self._cause is None:
+            transport.close()
+        else:
+            transport.abandon()
 
     def _tell(self, call: int, reason: str, first_round: int = 0) -> None:
         """Let the others know, when they come to that call, why this rank does not."""

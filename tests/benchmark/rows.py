@@ -41,6 +41,7 @@ def rows(
             "throughput_samples_per_s": speed,
             "step_time_s": 256 / speed,
             "exposed_fraction": 0.3,
+            "waiting_fraction": 0.1,
             "wait_s": 0.1 * 256 / speed,
             "hidden_s": 0.0,
             "oversubscribed": False,

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from dmlf.benchmark.metrics import build_metrics
+from dmlf.benchmark.steps import summarise_steps
+from dmlf.config import RunConfig
 from dmlf.errors import ConfigError, MetricsError, ReplicaDivergence
 from dmlf.training.result import RankReport, RunResult
 from dmlf.training.state import RankState
@@ -85,8 +87,28 @@ def test_speed_is_the_global_batch_over_the_median_of_the_slowest_workers_steps(
     assert statistics["stdev"] == pytest.approx(0.1)
     assert metrics["timing"]["measured_steps"] == 3
     assert metrics["timing"]["training_s"] == pytest.approx(9.61)
-    # The median step (0.3 s) is rank 0's: a quarter communication, of that a quarter hidden.
+    # Every step: a quarter communication, of that a quarter hidden.
     assert metrics["communication"]["exposed_fraction"] == pytest.approx(0.1875)
+
+
+def test_shares_are_medians_over_the_shares_of_single_steps() -> None:
+    """Then waiting, a part of communication in every step, is no larger share than that."""
+    steps, full = [9.0, 0.2, 0.1, 0.4], [4, 4, 4, 4]
+    slow = report(
+        0,
+        steps,
+        full,
+        communication_s=[0.0, 0.1, 0.02, 0.1],
+        wait_s=[0.0, 0.04, 0.01, 0.1],
+        hidden_s=[0.0] * 4,
+    )
+    metrics = build((slow, report(1, [value / 2 for value in steps], full)))
+    assert metrics["communication"]["exposed_fraction"] == pytest.approx(0.25)
+    summary = summarise_steps(
+        metrics["timing"]["per_rank"], RunConfig.from_mapping(metrics["config"])
+    )
+    assert summary is not None
+    assert summary.waiting_fraction == pytest.approx(0.2)
 
 
 def test_ranks_that_wait_for_nobody_count_by_their_mean() -> None:

@@ -15,6 +15,7 @@ from dmlf.errors import (
     DeadlineExceeded,
     GroupClosed,
     NonFiniteGradient,
+    PeerLost,
     SchemaMismatch,
 )
 from dmlf.group import Group
@@ -468,3 +469,23 @@ def test_registered_vectors_are_not_written_while_somebody_reads(
             vector[...] = -1.0
 
     assert world(transport, 3, program) == [None] * 3
+
+
+def test_links_are_freed_although_those_with_the_servers_fail_to_close() -> None:
+    class Lost(NoTransport):
+        def close(self) -> None:
+            raise PeerLost("rank 1", "killed")
+
+    class Closing(NoTransport):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    own = Closing()
+    group = Group(own, 0, 1)
+    group.joint = Group(Lost(), 0, 1)
+    with pytest.raises(PeerLost, match="killed"):
+        group.close()
+    assert own.closed
+    group.close()  # nothing is left to close

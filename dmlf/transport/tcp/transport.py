@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dmlf.errors import ConfigError, DeadlineExceeded
+from dmlf.errors import ConfigError, DeadlineExceeded, PeerLost, TransportError
 from dmlf.protocol import Message
 from dmlf.transport.base import CLOSE_S, Interrupt, never
 from dmlf.transport.registered import Registered
@@ -123,16 +123,23 @@ class TcpTransport:
                 self._flusher.notice()
 
     def close(self) -> None:
-        """Hand over what was sent, and hang up. Raises DeadlineExceeded, PeerLost."""
+        """Hand over what was sent, to all peers at once, and hang up.
+
+        Raises DeadlineExceeded, PeerLost, of the first peer that did not take all of it.
+        """
         self._flusher.close()
         deadline = time.monotonic() + CLOSE_S
-        try:
-            for peer, link in self._links.items():
-                self._deliver(peer, link, deadline)
-        finally:
-            for link in self._links.values():
-                link.close()
-            self._links.clear()
+        failures: list[TransportError] = self._leave_served()
+        while self._links:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0.0:
+                failures.append(DeadlineExceeded(self._rank, min(self._links), CLOSE_S))
+                break
+            self._sleep(None, min(remaining_s, ACKNOWLEDGED_S))
+            failures += self._leave_served()
+        self.abandon()
+        if failures:
+            raise failures[0]
 
     def abandon(self) -> None:
         """Hang up."""
@@ -164,20 +171,27 @@ class TcpTransport:
             else:
                 self._sleep(link, deadline - now)
 
-    def _deliver(self, peer: int, link: Link, deadline: float) -> None:
-        """Return when all that was sent to `peer` lies on its host."""
-        while True:
-            if link.outgoing:
-                link.flush()
-            # A connection that is closed before its data is read, or before its own is
-            # acknowledged, may be reset, which would throw away what is still on the way.
-            reads = link.discard_incoming()
-            if not link.outgoing and not (reads and link.unacknowledged()):
-                return
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0.0:
-                raise DeadlineExceeded(self._rank, peer, CLOSE_S)
-            self._sleep(None, min(remaining_s, ACKNOWLEDGED_S))
+    def _leave_served(self) -> list[TransportError]:
+        """Hang up on every peer that has all that was sent, or is lost; tell which were lost."""
+        lost: list[TransportError] = []
+        for peer, link in list(self._links.items()):
+            try:
+                if not self._is_delivered(link):
+                    continue
+            except PeerLost as error:
+                lost.append(error)
+            del self._links[peer]
+            link.close()
+        return lost
+
+    def _is_delivered(self, link: Link) -> bool:
+        """Whether all that was sent lies on the peer's host, as far as it can be sent now."""
+        if link.outgoing:
+            link.flush()
+        # A connection that is closed before its data is read, or before its own is
+        # acknowledged, may be reset, which would throw away what is still on the way.
+        reads = link.discard_incoming()
+        return not link.outgoing and not (reads and link.unacknowledged())
 
     def _sleep(self, source: Link | None, timeout_s: float) -> None:
         """Wait until `source` may be read, or one of those with something to send written."""

@@ -476,6 +476,23 @@ def test_close_gives_up_on_a_peer_that_does_not_read(
     assert (caught.value.rank, caught.value.peer) == (1, 0)
 
 
+def test_close_serves_all_peers_although_one_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waits for the peer after it would be lost if they were served in their turn."""
+    first, second, third = connect_all(create_endpoints(SPAWN, 3))
+    for peer in (1, 2):
+        first.send(peer, Message(tag(), values(LARGE)))
+    monkeypatch.setattr(module, "CLOSE_S", 0.5)
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(first.close)
+        np.testing.assert_array_equal(third.recv(0, TIMEOUT_S).payload, values(LARGE))
+        with pytest.raises(DeadlineExceeded) as caught:
+            closing.result()
+    assert (caught.value.rank, caught.value.peer) == (0, 1)
+    close_all([second, third])
+
+
 def test_receiving_takes_the_longest_payloads_memory_and_no_more() -> None:
     with group(create_endpoints(SPAWN, 2)) as (first, second):
         for count in (10, 1000, 7, 1000):
