@@ -11,7 +11,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dmlf.cli import (
     benchmark,
@@ -31,8 +31,28 @@ from dmlf.cli import (
 from dmlf.errors import ConfigError, DmlfError, RemoteError, RunInterrupted
 
 
+class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Ends the help of every flag by its default, where it has one and does not say so itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        nothing = default in (None, "", [], (), argparse.SUPPRESS) or isinstance(default, bool)
+        if nothing or not action.option_strings or "(default" in text:
+            return text
+        if isinstance(default, list | tuple):
+            return f"{text} (default: {' '.join(map(str, default))})"
+        return (
+            f"{text} (default: {default:g})"
+            if isinstance(default, float)
+            else f"{text} (default: {default})"
+        )
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage of all flags before it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **({"formatter_class": HelpWithDefaults} | options))
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""

@@ -15,8 +15,20 @@ def add_verbs(verbs: Any) -> None:
         description="Read the metrics of all expected runs, check each, and write one CSV row "
         "per run; missing, failed and skipped runs are rows as well.",
     )
-    parser.add_argument("--expected", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--expected",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="JSON list of the runs that there should be",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="where to write the table of runs; that of epochs goes beside it",
+    )
     parser.set_defaults(run=_gather)
 
     parser = verbs.add_parser("plot", help="draw one figure, as SVG and PNG")
@@ -40,7 +52,13 @@ def add_verbs(verbs: Any) -> None:
         metavar="FILE",
         help="what `dmlf faults` wrote; needed by the figure faults",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="where to write the figure (.svg)",
+    )
     parser.set_defaults(run=_plot)
 
     parser = verbs.add_parser(
@@ -49,7 +67,9 @@ def add_verbs(verbs: Any) -> None:
         description="Write the report at FILE (.md), the same as one self-contained page beside it "
         "(.html), and its claims and noise verdicts as data (findings.json).",
     )
-    parser.add_argument("--table", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--table", type=Path, required=True, metavar="FILE", help="what `dmlf gather` wrote"
+    )
     parser.add_argument(
         "--collectives",
         type=Path,
@@ -74,8 +94,16 @@ def add_verbs(verbs: Any) -> None:
         metavar="FILE",
         help="what `dmlf overhead` wrote; the report says so where it is absent",
     )
-    parser.add_argument("--figures", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="where `dmlf plot` wrote the figures",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="where to write the report (.md)"
+    )
     parser.set_defaults(run=_report)
 
 

@@ -24,7 +24,9 @@ def add_verbs(verbs: Any) -> None:
         ("verify", _verify, "the same; exits 1 if any checkpoint is invalid or there is none"),
     ):
         part = parts.add_parser(name, help=text, description=text.capitalize() + ".")
-        part.add_argument("folder", type=Path, metavar="FOLDER")
+        part.add_argument(
+            "folder", type=Path, metavar="FOLDER", help="where checkpoints were saved"
+        )
         part.set_defaults(run=run)
 
 

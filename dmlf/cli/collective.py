@@ -64,26 +64,30 @@ def add_verbs(verbs: Any) -> None:
         type=int,
         default=7,
         metavar="N",
-        help="turns of every contestant at every size; a claim needs 5 (default: %(default)s)",
+        help="turns of every contestant at every size; a claim needs 5",
     )
     parser.add_argument(
         "--round-s",
         type=float,
         default=0.05,
         metavar="SECONDS",
-        help="how long a turn lasts; longer calls are made once a turn (default: %(default)s)",
+        help="how long a turn lasts; longer calls are made once a turn",
     )
     parser.add_argument(
         "--bucket-bytes",
         type=int,
         default=DEFAULT_BUCKET_BYTES,
         metavar="BYTES",
-        help="strategies sum the vector in buckets of this size (default: %(default)s)",
+        help="strategies sum the vector in buckets of this size",
     )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of data and order")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of data and order (default: %(default)s)"
+        "--timeout-s",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long a rank waits for another",
     )
-    parser.add_argument("--timeout-s", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the JSON file")
     parser.add_argument(
         "--exclusive",

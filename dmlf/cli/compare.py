@@ -19,7 +19,7 @@ def add_verbs(verbs: Any) -> None:
         "noise, or wrong where A was right.",
     )
     parser.add_argument("results_a", type=Path, metavar="RESULTS_A", help="the baseline")
-    parser.add_argument("results_b", type=Path, metavar="RESULTS_B")
+    parser.add_argument("results_b", type=Path, metavar="RESULTS_B", help="what is held against it")
     parser.add_argument(
         "--all", action="store_true", help="print what agrees and what is undecided line by line"
     )

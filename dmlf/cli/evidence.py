@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dmlf.cli.training import constraints_path
 from dmlf.config import REDUCTIONS
+from dmlf.errors import ConfigError
 from dmlf.protocol import registry
 
 
@@ -23,7 +24,13 @@ def add_verbs(verbs: Any) -> None:
         "sources and pinned dependencies against this tree, final state against the serial "
         "reference. Exits 1 if anything does not hold.",
     )
-    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULTS",
+        help="folders with metrics.json in or below them",
+    )
     parser.set_defaults(run=_verify)
 
     parser = verbs.add_parser(
@@ -32,8 +39,8 @@ def add_verbs(verbs: Any) -> None:
         description="Compare the transcripts of two runs of one task (folders of runs that were "
         "trained with --transcript). Exits 0 if they are identical, 1 if they differ.",
     )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B")
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="folder of a run")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="folder of the other")
     parser.set_defaults(run=_diff)
 
     parser = verbs.add_parser(
@@ -43,27 +50,23 @@ def add_verbs(verbs: Any) -> None:
         "schedules with faults, whose invariants are checked after every event. With --explore: "
         "every interleaving of a small group, and every single fault.",
     )
-    parser.add_argument("algorithm", choices=list(registry()))
-    parser.add_argument(
-        "--world-size", type=int, default=3, metavar="N", help="workers (default: %(default)s)"
-    )
+    parser.add_argument("algorithm", choices=list(registry()), help="the protocol")
+    parser.add_argument("--world-size", type=int, default=3, metavar="N", help="workers")
     parser.add_argument(
         "--num-servers", type=int, default=1, metavar="N", help="for an algorithm with servers"
     )
+    parser.add_argument("--steps", type=int, default=2, metavar="N", help="training steps")
     parser.add_argument(
-        "--steps", type=int, default=2, metavar="N", help="training steps (default: %(default)s)"
+        "--reduction", choices=REDUCTIONS, default="float32", help="how gradients are added"
     )
-    parser.add_argument("--reduction", choices=REDUCTIONS, default="float32")
     parser.add_argument(
         "--seeds",
         type=int,
         default=1000,
         metavar="N",
-        help="schedules to run (default: %(default)s)",
+        help="schedules to run",
     )
-    parser.add_argument(
-        "--first-seed", type=int, default=0, metavar="N", help="of these (default: %(default)s)"
-    )
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="of these")
     parser.add_argument(
         "--explore",
         action="store_true",
@@ -74,9 +77,8 @@ def add_verbs(verbs: Any) -> None:
         "--bucket-numels",
         type=int,
         nargs="+",
-        default=[3],
         metavar="N",
-        help="sizes of the buckets to explore with, in elements",
+        help="sizes of the buckets to explore with, in elements (default: 3)",
     )
     parser.set_defaults(run=_simulate)
 
@@ -119,6 +121,8 @@ def _diff(parsed: argparse.Namespace) -> int:
 def _simulate(parsed: argparse.Namespace) -> int:
     from dmlf.simulation.command import explore, simulate
 
+    if parsed.bucket_numels is not None and not parsed.explore:
+        raise ConfigError("--bucket-numels", parsed.bucket_numels, "--explore beside it")
     hidden = not sys.stderr.isatty()
     total = None if parsed.explore else parsed.seeds
     with tqdm(total=total, disable=hidden, leave=False) as bar:
@@ -131,7 +135,7 @@ def _simulate(parsed: argparse.Namespace) -> int:
                 parsed.algorithm,
                 parsed.world_size,
                 parsed.steps,
-                tuple(parsed.bucket_numels),
+                tuple(parsed.bucket_numels or [3]),
                 parsed.reduction,
                 progress,
                 num_servers=parsed.num_servers,

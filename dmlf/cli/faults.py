@@ -29,14 +29,14 @@ def add_verbs(verbs: Any) -> None:
         type=int,
         default=20,
         metavar="N",
-        help="broken runs in all (default: %(default)s)",
+        help="broken runs in all",
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=0,
         metavar="N",
-        help="of kinds and places (default: %(default)s)",
+        help="of kinds and places",
     )
     parser.add_argument(
         "--only", type=int, metavar="NUMBER", help="repeat the run of this number alone"

@@ -70,7 +70,7 @@ def add_rendezvous_flags(parser: argparse.ArgumentParser, required: bool = False
         type=float,
         default=300.0,
         metavar="SECONDS",
-        help="how long to wait for all to come (default: %(default)g)",
+        help="how long to wait for all to come",
     )
     for name, text in (
         ("certificate", "this host's certificate"),

@@ -23,14 +23,14 @@ def add_verbs(verbs: Any) -> None:
         type=int,
         default=9,
         metavar="N",
-        help="runs of each; a claim needs 5 (default: %(default)s)",
+        help="runs of each; a claim needs 5",
     )
     parser.add_argument(
         "--steps",
         type=int,
         default=400,
         metavar="N",
-        help="of each run, from 300 (default: %(default)s)",
+        help="of each run, from 300",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the samples")
     parser.add_argument(

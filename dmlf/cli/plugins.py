@@ -28,8 +28,12 @@ def add_verbs(verbs: Any) -> None:
         description="Run, on those that are named, the tests that every algorithm and every "
         "transport must pass. Needs pytest.",
     )
-    parser.add_argument("--algorithm", nargs="+", default=[], metavar="NAME")
-    parser.add_argument("--transport", nargs="+", default=[], metavar="NAME")
+    parser.add_argument(
+        "--algorithm", nargs="+", default=[], metavar="NAME", help="algorithms to test"
+    )
+    parser.add_argument(
+        "--transport", nargs="+", default=[], metavar="NAME", help="transports to test"
+    )
     parser.set_defaults(run=_conformance)
 
 

@@ -78,9 +78,11 @@ def _add_model(group: Any) -> None:
         help='JSON list of {"name", "numel" or "shape", "backward_s"}, in the order of forward',
     )
     source.add_argument("--model", choices=["mlp"], help="a multi-layer perceptron, by its sizes")
-    group.add_argument("--hidden-sizes", type=int, nargs="*", default=[512, 512], metavar="N")
-    group.add_argument("--input-size", type=int, default=784, metavar="N", help="of the mlp")
-    group.add_argument("--num-classes", type=int, default=10, metavar="N", help="of the mlp")
+    group.add_argument(
+        "--hidden-sizes", type=int, nargs="*", metavar="N", help="of the mlp (default: 512 512)"
+    )
+    group.add_argument("--input-size", type=int, metavar="N", help="of the mlp (default: 784)")
+    group.add_argument("--num-classes", type=int, metavar="N", help="of the mlp (default: 10)")
     group.add_argument(
         "--compute-s",
         type=float,
@@ -113,7 +115,6 @@ def _add_machine(group: Any) -> None:
         ("--overhead-s", OVERHEAD_S, "CPU time of a message, at each end"),
         ("--reduction-bytes-per-s", REDUCTION_BYTES_PER_S, "partial sums that a rank can add"),
     ):
-        text += " (default: %(default)g)"
         group.add_argument(flag, type=float, default=value, metavar="X", help=text)
     group.add_argument(
         "--calibrate",
@@ -122,7 +123,9 @@ def _add_machine(group: Any) -> None:
         help="take links within hosts (from shm) and the link `loopback` (from tcp) from a record "
         "of `dmlf collective` made on this machine",
     )
-    group.add_argument("--ranks-per-host", type=int, default=1, metavar="N")
+    group.add_argument(
+        "--ranks-per-host", type=int, default=1, metavar="N", help="which share the host's port"
+    )
     group.add_argument(
         "--straggling-sigma",
         type=float,
@@ -150,7 +153,14 @@ def _add_run(group: Any) -> None:
     group.add_argument(
         "--num-servers", type=int, nargs="+", default=[1, 8], metavar="N", help="one or several"
     )
-    group.add_argument("--world-sizes", type=int, nargs="+", default=_WORLD_SIZES, metavar="N")
+    group.add_argument(
+        "--world-sizes",
+        type=int,
+        nargs="+",
+        default=_WORLD_SIZES,
+        metavar="N",
+        help="numbers of ranks",
+    )
     group.add_argument(
         "--scaling",
         nargs="+",
@@ -159,10 +169,24 @@ def _add_run(group: Any) -> None:
         help="weak: every rank computes --compute-s; strong: the ranks share it",
     )
     group.add_argument(
-        "--bucket-cap-bytes", type=int, default=RunConfig().bucket_cap_bytes, metavar="N"
+        "--bucket-cap-bytes",
+        type=int,
+        default=RunConfig().bucket_cap_bytes,
+        metavar="N",
+        help="gradients are synchronised in buckets of at most this many bytes",
     )
-    group.add_argument("--overlap", action=argparse.BooleanOptionalAction, default=True)
-    group.add_argument("--reduction", choices=REDUCTIONS, default="float32")
+    group.add_argument(
+        "--overlap",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="synchronise each bucket while backward still computes the next ones",
+    )
+    group.add_argument(
+        "--reduction",
+        choices=REDUCTIONS,
+        default="float32",
+        help="how gradients are added, and so the bytes that travel",
+    )
     group.add_argument(
         "--simulate-up-to",
         type=int,
@@ -175,6 +199,10 @@ def _add_run(group: Any) -> None:
 
 def _project(parsed: argparse.Namespace) -> int:
     check_writable(parsed.output)
+    for flag in ("--hidden-sizes", "--input-size", "--num-classes"):
+        value = getattr(parsed, flag[2:].replace("-", "_"))
+        if value is not None and parsed.model is None:
+            raise ConfigError(flag, value, "--model mlp beside it")
     if parsed.bucket_cap_bytes < 4:
         raise ConfigError("bucket_cap_bytes", parsed.bucket_cap_bytes, "an integer of at least 4")
     request = Request(
@@ -221,11 +249,7 @@ def _workload(parsed: argparse.Namespace, cap_bytes: int) -> Workload:
     elif parsed.tensors is not None:
         tensors = read_tensors(parsed.tensors)
     else:
-        sizes = [parsed.input_size, *parsed.hidden_sizes, parsed.num_classes]
-        for size in sizes:
-            if size < 1:
-                raise ConfigError("hidden_sizes", size, "sizes of at least 1")
-        tensors = mlp_tensors(sizes)
+        tensors = mlp_tensors(_mlp_sizes(parsed))
     return make_workload(
         tensors,
         compute_s=parsed.compute_s,
@@ -233,6 +257,17 @@ def _workload(parsed: argparse.Namespace, cap_bytes: int) -> Workload:
         overlap=parsed.overlap,
         exact=parsed.reduction == "exact",
     )
+
+
+def _mlp_sizes(parsed: argparse.Namespace) -> list[int]:
+    inputs = 784 if parsed.input_size is None else parsed.input_size
+    classes = 10 if parsed.num_classes is None else parsed.num_classes
+    hidden = [512, 512] if parsed.hidden_sizes is None else parsed.hidden_sizes
+    sizes = [inputs, *hidden, classes]
+    for size in sizes:
+        if size < 1:
+            raise ConfigError("hidden_sizes", size, "sizes of at least 1")
+    return sizes
 
 
 def _cluster(parsed: argparse.Namespace) -> Cluster:

@@ -43,9 +43,19 @@ def add_verbs(verbs: Any) -> None:
         parser.add_argument(
             "--shard-size", type=int, default=16, metavar="N", help="samples per worker and step"
         )
-        parser.add_argument("--transport", choices=[*TRANSPORTS], default="queue")
-        parser.add_argument("--seed", type=int, default=0, metavar="N")
-        parser.add_argument("--timeout-s", type=float, default=60.0, metavar="SECONDS")
+        parser.add_argument(
+            "--transport", choices=[*TRANSPORTS], default="queue", help="how messages travel"
+        )
+        parser.add_argument(
+            "--seed", type=int, default=0, metavar="N", help="of parameters and data"
+        )
+        parser.add_argument(
+            "--timeout-s",
+            type=float,
+            default=60.0,
+            metavar="SECONDS",
+            help="how long a rank waits for another",
+        )
         parser.set_defaults(run=partial(_check, name), num_servers=1)
 
 

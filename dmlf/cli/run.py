@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from dmlf.errors import ScriptExited
+from dmlf.errors import ConfigError, ScriptExited
 from dmlf.group.launch_options import ELASTIC_RESTARTS, LaunchOptions
 from dmlf.group.launching import launch_script
 from dmlf.group.ranks import Script
@@ -33,7 +33,7 @@ def add_verbs(verbs: Any) -> None:
         default=0,
         metavar="N",
         help="parameter servers beside the ranks, for scripts with a DistributedOptimizer of "
-        'algorithm="parameter_server" (default: %(default)s)',
+        'algorithm="parameter_server"',
     )
     parser.add_argument(
         "--max-restarts",
@@ -62,28 +62,27 @@ def add_verbs(verbs: Any) -> None:
         "--transport",
         choices=[*TRANSPORTS],
         default="shm",
-        help="how ranks talk (default: %(default)s)",
+        help="how ranks talk",
     )
     parser.add_argument(
         "--algorithm",
         choices=list(registry()),
         default="ring",
-        help="of all_reduce, unless dmlf.init says otherwise; one without servers "
-        "(default: %(default)s)",
+        help="of all_reduce, unless dmlf.init says otherwise; one without servers",
     )
     parser.add_argument(
         "--timeout-s",
         type=float,
         default=300.0,
         metavar="SECONDS",
-        help="how long a rank waits for another (default: %(default)g)",
+        help="how long a rank waits for another",
     )
     parser.add_argument(
         "--threads-per-rank",
         type=int,
         default=1,
         metavar="N",
-        help="threads of numeric libraries (default: %(default)s)",
+        help="threads of numeric libraries",
     )
     parser.add_argument(
         "-m",
@@ -100,8 +99,18 @@ def _run(parsed: argparse.Namespace) -> int:
     words = parsed.module if parsed.module is not None else parsed.script
     if not words:
         parsed.parser.error("no script: name a Python file, or a module after -m")
+    script = Script(words[0], tuple(words[1:]), is_module=parsed.module is not None)
     try:
-        options = LaunchOptions(
+        launch_script(script, _options(parsed))
+    except ScriptExited as exited:
+        print(f"dmlf: {exited}", file=sys.stderr)
+        return exited.code
+    return 0
+
+
+def _options(parsed: argparse.Namespace) -> LaunchOptions:
+    try:
+        return LaunchOptions(
             world_size=parsed.nproc,
             transport=parsed.transport,
             algorithm=parsed.algorithm,
@@ -112,9 +121,6 @@ def _run(parsed: argparse.Namespace) -> int:
             min_workers=parsed.min_workers,
             max_workers=parsed.max_workers,
         )
-        script = Script(words[0], tuple(words[1:]), is_module=parsed.module is not None)
-        launch_script(script, options)
-    except ScriptExited as exited:
-        print(f"dmlf: {exited}", file=sys.stderr)
-        return exited.code
-    return 0
+    except ConfigError as error:
+        flag = {"world_size": "--nproc", "num_servers": "--servers"}.get(error.key, error.key)
+        raise ConfigError(flag, error.value, error.allowed) from None

@@ -74,8 +74,6 @@ def add_run_flags(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = 
             options |= {"type": type(item.default), "metavar": "N"}
         if item.name in ("transport", "world_size"):
             options["default"] = None
-        elif item.default is not None and not isinstance(item.default, bool):
-            options["help"] += " (default: %(default)s)"
         group.add_argument(f"--{item.name.replace('_', '-')}", **options)
     if "task_options" not in leave_out:
         group.add_argument(

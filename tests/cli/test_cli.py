@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dmlf.cli import main
+from dmlf.cli import main, make_parser
 
 SMALL = ["--task", "synthetic", "--max-steps", "8", "--global-batch-size", "32"]
 
@@ -34,6 +36,36 @@ def test_protocol_checks_print_what_was_verified(
     assert out.count("  ok    ") == 7
     assert "FAIL" not in out
     assert "equal to the serial replay" in out
+
+
+def test_every_word_of_every_verb_is_explained() -> None:
+    """And where it may be left out, its default is told."""
+
+    def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+        yield parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for verb in action.choices.values():
+                    yield from parsers(verb)
+
+    every = list(parsers(make_parser()))
+    assert len(every) > 20
+    for parser in every:
+        shown = " ".join(parser.format_help().split())
+        for action in parser._actions:
+            assert action.help or isinstance(action, argparse._SubParsersAction), action
+            default = action.default
+            told = isinstance(default, int | float | str) and not isinstance(default, bool)
+            if action.option_strings and told and default != argparse.SUPPRESS:
+                text = f"{default:g}" if isinstance(default, float) else str(default)
+                assert f"(default: {text})" in shown, action
+
+
+def test_bucket_sizes_are_for_exploring(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "simulate", "ring", "--bucket-numels", "3")
+    assert code == 2
+    assert "--bucket-numels" in err
+    assert "--explore" in err
 
 
 def test_train_writes_metrics(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

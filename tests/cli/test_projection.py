@@ -28,6 +28,12 @@ def test_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "simulated" in shown
 
 
+def test_sizes_of_another_model_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--hidden-sizes", "--input-size", "--num-classes"):
+        assert main([*SMALL, "--parameters", "1000", flag, "32"]) == 2
+        assert f"{flag}:" in capsys.readouterr().err
+
+
 def test_output_and_figures_are_written(tmp_path: Path) -> None:
     output, figures = tmp_path / "out" / "projection.json", tmp_path / "figures"
     assert main([*MLP, "--output", str(output), "--figures", str(figures)]) == 0

@@ -166,7 +166,7 @@ def test_a_signal_leaves_nothing_behind(number: signal.Signals) -> None:
         ((), "--nproc"),
         (("--nproc", "2"), "no script"),
         (("--nproc", "2", "-m"), "no script"),
-        (("--nproc", "0", str(SCRIPTS / "sums.py")), "world_size: 0"),
+        (("--nproc", "0", str(SCRIPTS / "sums.py")), "--nproc: 0"),
         (("--nproc", "2", "nowhere.py"), "nowhere.py"),
         (("--nproc", "2", "--transport", "pigeon", "x.py"), "pigeon"),
         (("--nproc", "2", "--timeout-s", "0", str(SCRIPTS / "sums.py")), "timeout_s: 0.0"),
