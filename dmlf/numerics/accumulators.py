@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmlf.errors import SchemaMismatch
-from dmlf.numerics.blocks import combined
+from dmlf.numerics.blocks import combine, in_blocks
 from dmlf.numerics.exact import (
     ALL_ZERO,
     NON_FINITE,
@@ -69,15 +69,16 @@ class Float32Accumulator:
     """Adds in the order of arrival of the protocol's own rounds; that order is published.
 
     flat: [numel] float32 (or float64, added as such), this rank's gradient; it is replaced by the
-    global sum, in place, divided once by `divisor`.
+    global sum, in place, divided once by `divisor`. threads: how many add long chunks.
     """
 
-    def __init__(self, rank: int, flat: Float32, divisor: int = 1) -> None:
+    def __init__(self, rank: int, flat: Float32, divisor: int = 1, threads: int = 1) -> None:
         self._rank = rank
         self.flat = flat
         self.numel = flat.size
         self._dtype = flat.dtype
         self._divisor = divisor
+        self._threads = threads
         self._finite = True
         self._loaded: tuple[slice, bool] | None = None  # what was last, and whether it is finite
 
@@ -100,20 +101,30 @@ class Float32Accumulator:
 
         Sees in passing whether it is finite, as there may be nothing to add.
         """
-        finite, payloads = True, self._received(chunk, payload, *others)
-        with _QUIET():
-            for block in combined(np.add, payloads, self.flat[chunk]):
-                finite = finite and _all_finite(block)
-        self._loaded = chunk, finite
+        received, flat = self._received(chunk, payload, *others), self.flat[chunk]
+        not_finite: list[slice] = []
+
+        def sum_up(part: slice) -> None:
+            with _QUIET():
+                if not _all_finite(combine(np.add, received, flat, part)):
+                    not_finite.append(part)
+
+        in_blocks(flat.size, sum_up, self._threads)
+        self._loaded = chunk, not not_finite
 
     def add(self, chunk: slice, *payloads: Any) -> None:
         """Add received partial sums, in place."""
         self._loaded = None
-        if payloads:
-            flat = self.flat[chunk]
+        if not payloads:
+            return
+        flat = self.flat[chunk]
+        vectors = [flat, *self._received(chunk, *payloads)]
+
+        def sum_up(part: slice) -> None:
             with _QUIET():
-                for _ in combined(np.add, [flat, *self._received(chunk, *payloads)], flat):
-                    pass
+                combine(np.add, vectors, flat, part)
+
+        in_blocks(flat.size, sum_up, self._threads)
 
     def finish(self, chunk: slice, *payloads: Any) -> None:
         """Add the last ones, take note whether the sum of `chunk` is finite, and divide it."""
@@ -122,10 +133,16 @@ class Float32Accumulator:
             self._finite = self._finite and self._loaded[1]
             _divide(flat, self._divisor)
             return
-        with _QUIET():
-            for block in combined(np.add, [flat, *self._received(chunk, *payloads)], flat):
-                self._finite = self._finite and _all_finite(block)
+        vectors = [flat, *self._received(chunk, *payloads)]
+
+        def sum_up(part: slice) -> None:
+            with _QUIET():
+                block = combine(np.add, vectors, flat, part)
+                if not _all_finite(block):
+                    self._finite = False
                 _divide(block, self._divisor)
+
+        in_blocks(flat.size, sum_up, self._threads)
 
     def reduced(self, chunk: slice) -> Float32:
         """The final values of `chunk`: a view."""
@@ -153,7 +170,7 @@ class ExactAccumulator:
     flat: [numel] float32, takes the final values.
     total: [numel] int64, takes the partial sums, from `begin` or `load` on; of its own where none
     is given.
-    divisor: what the sum is divided by, once it is float32.
+    divisor: what the sum is divided by, once it is float32. threads: how many add long chunks.
     """
 
     def __init__(
@@ -165,12 +182,14 @@ class ExactAccumulator:
         flat: Float32,
         total: Int64 | None = None,
         divisor: int = 1,
+        threads: int = 1,
     ) -> None:
         self._rank = rank
         self._shards = shards
         self._groups = groups
         self._num_terms = num_terms
         self._divisor = divisor
+        self._threads = threads
         self.flat = flat
         self.numel = flat.size
         self._total: Int64 = np.empty(self.numel, dtype=np.int64) if total is None else total
@@ -206,22 +225,24 @@ class ExactAccumulator:
 
     def load(self, chunk: slice, payload: Any, *others: Any) -> None:
         """Replace the partial sum of `chunk` by that of the payloads, modulo 2^64."""
-        for _ in combined(np.add, self._received(chunk, payload, *others), self._total[chunk]):
-            pass
+        self._sum(self._received(chunk, payload, *others), self._total[chunk])
 
     def add(self, chunk: slice, *payloads: Any) -> None:
         """Add received partial sums, in place, modulo 2^64."""
         if payloads:
             total = self._total[chunk]
-            for _ in combined(np.add, [total, *self._received(chunk, *payloads)], total):
-                pass
+            self._sum([total, *self._received(chunk, *payloads)], total)
 
     def finish(self, chunk: slice, *payloads: Any) -> None:
         """Add the last ones, round the complete sum of `chunk` to float32, and divide it."""
-        total, start = self._total[chunk], chunk.start
-        for block in combined(np.add, [total, *self._received(chunk, *payloads)], total):
-            self._round(slice(start, start + block.size))
-            start += block.size
+        total = self._total[chunk]
+        vectors = [total, *self._received(chunk, *payloads)]
+
+        def sum_up(part: slice) -> None:
+            combine(np.add, vectors, total, part)
+            self._round(slice(chunk.start + part.start, chunk.start + part.stop))
+
+        in_blocks(total.size, sum_up, self._threads)
 
     def reduced(self, chunk: slice) -> Float32:
         """The final values of `chunk`: a view."""
@@ -242,8 +263,15 @@ class ExactAccumulator:
             if start < stop:
                 part = slice(start, stop)
                 to_float32(self._total[part], int(exponent), self._num_terms, self.flat[part])
-        self._finite = self._finite and all_finite(self.flat[block])
+        if not all_finite(self.flat[block]):
+            self._finite = False
         _divide(self.flat[block], self._divisor)
+
+    def _sum(self, vectors: Sequence[Int64], out: Int64) -> None:
+        def sum_up(part: slice) -> None:
+            combine(np.add, vectors, out, part)
+
+        in_blocks(out.size, sum_up, self._threads)
 
     def _received(self, chunk: slice, *payloads: Any) -> list[Int64]:
         return [checked_payload(self._rank, payload, chunk, np.int64) for payload in payloads]

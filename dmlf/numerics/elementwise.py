@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmlf.numerics.accumulators import checked_payload
-from dmlf.numerics.blocks import combined
+from dmlf.numerics.blocks import combine, in_blocks
 
 OPERATIONS: dict[str, np.ufunc] = {
     "sum": np.add,
@@ -73,9 +73,13 @@ class ElementwiseAccumulator:
         return True
 
     def _combine(self, chunk: slice, vectors: Sequence[npt.NDArray[Any]]) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            for _ in combined(self._operation, vectors, self.flat[chunk]):
-                pass
+        flat = self.flat[chunk]
+
+        def combine_part(part: slice) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                combine(self._operation, vectors, flat, part)
+
+        in_blocks(flat.size, combine_part)
 
     def _checked(self, chunk: slice, payload: Any) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = checked_payload(self._rank, payload, chunk, self.flat.dtype)

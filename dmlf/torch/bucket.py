@@ -40,6 +40,7 @@ class GradientBucket:
         *,
         exact: bool,
         divisor: int,
+        threads: int,
     ) -> None:
         dtype = _ADDED_AS[parameters[0].dtype]
         self.layout = layout
@@ -47,6 +48,7 @@ class GradientBucket:
         self._rank = group.rank
         self._exact = exact
         self._divisor = divisor
+        self._threads = threads
         self.flat: npt.NDArray[Any] = group.allocate(layout.numel, dtype)
         self._views = self._views_of(self.flat)
         self._total = group.allocate(layout.numel, np.int64) if exact else None
@@ -99,7 +101,7 @@ class GradientBucket:
         """This rank's part of the sum, or mean. num_terms: of all ranks together, if exact."""
         if not self._exact:
             self._fill(self._views)
-            return Float32Accumulator(self._rank, self.flat, self._divisor)
+            return Float32Accumulator(self._rank, self.flat, self._divisor, self._threads)
         return ExactAccumulator(
             self._rank,
             self._rows[: self._num_terms],
@@ -108,6 +110,7 @@ class GradientBucket:
             self.flat,
             self._total,
             self._divisor,
+            self._threads,
         )
 
     def hand_out(self, used: Sequence[bool]) -> None:
@@ -163,15 +166,21 @@ def gradient_buckets(
     exact: bool,
     divisor: int,
     cap_bytes: int,
+    threads: int,
 ) -> list[GradientBucket]:
     """Lay out the gradients of `named` parameters in buckets, each of one dtype.
 
-    divisor: of their sums.
+    divisor: of their sums. threads: how many add what is received.
     Raises ConfigError for a parameter whose gradient cannot be summed.
     """
     return [
         GradientBucket(
-            group, layout, [named[name] for name in layout.names], exact=exact, divisor=divisor
+            group,
+            layout,
+            [named[name] for name in layout.names],
+            exact=exact,
+            divisor=divisor,
+            threads=threads,
         )
         for shapes, cap in _by_dtype(named, exact, cap_bytes)
         for layout in make_buckets(shapes, cap)

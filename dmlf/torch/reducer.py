@@ -26,6 +26,7 @@ class GradientReducer:
     there; one that has none on any rank is left alone, and a bucket of such is not sent.
     group: of all who take part. workers: how many of them, the first, have gradients; all by
     default. name: of what is synchronised, for errors. algorithm: of the group where it is None.
+    threads: how many add what is received.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class GradientReducer:
         bucket_cap_mb: float,
         algorithm: Algorithm | None = None,
         workers: int | None = None,
+        threads: int = 1,
     ) -> None:
         check_choice("reduction", reduction, REDUCTIONS)
         check_choice("gradient_op", gradient_op, GRADIENT_OPS)
@@ -54,7 +56,12 @@ class GradientReducer:
         cap_bytes = max(4, int(bucket_cap_mb * 2**20))
         divisor = self._workers if gradient_op == "mean" else 1
         self._buckets = gradient_buckets(
-            group, named, exact=self.exact, divisor=divisor, cap_bytes=cap_bytes
+            group,
+            named,
+            exact=self.exact,
+            divisor=divisor,
+            cap_bytes=cap_bytes,
+            threads=threads,
         )
         self._numbers = np.cumsum([0, *(len(bucket.parameters) for bucket in self._buckets)])
         self._text = f"{name} step ({len(named)} gradients, {reduction}, {gradient_op})"

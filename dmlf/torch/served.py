@@ -17,6 +17,7 @@ import torch
 from dmlf.errors import ConfigError, GroupClosed, NonFiniteGradient, SchemaMismatch
 from dmlf.group import Group
 from dmlf.protocol import Algorithm, Member, Steps, Tag, broadcast, owner
+from dmlf.runtime.cores import server_threads
 from dmlf.strict_json import parse
 from dmlf.torch.reducer import GradientReducer
 from dmlf.torch.replicas import copy_from_rank
@@ -43,6 +44,7 @@ class ServedReducer(GradientReducer):
         gradient_op: str,
         bucket_cap_mb: float,
     ) -> None:
+        num_servers = joint.world_size - group.world_size
         super().__init__(
             joint,
             named,
@@ -52,11 +54,11 @@ class ServedReducer(GradientReducer):
             bucket_cap_mb=bucket_cap_mb,
             algorithm=algorithm,
             workers=group.world_size,
+            threads=server_threads(num_servers) if group.is_server else 1,
         )
         self._named = named
         self._optimizer = optimizer
         self._is_server = group.is_server
-        num_servers = joint.world_size - group.world_size
         self._place = Member(group.rank, group.world_size, num_servers)
         self._told = _settings_of(optimizer)
         self._settings_come = False

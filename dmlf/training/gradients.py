@@ -29,6 +29,7 @@ class GradientStore:
     integer sums of all take turns in one vector. Where a step is made of all-reduces the agreement
     on a bucket's scale sees to that; workers of servers push all buckets before any is summed.
     What is sent, the flat gradients and the integer sums, lies where `allocate` puts it.
+    threads: how many add what is received.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class GradientStore:
         num_shards: int,
         one_by_one: bool,
         allocate: Allocate = allocate_plain,
+        threads: int = 1,
     ) -> None:
         self._rank = rank
         self._buckets = {bucket.index: bucket for bucket in buckets}
         self._exact = reduction == "exact"
         self._num_shards = num_shards
+        self._threads = threads
         num_rows = num_rows if self._exact else 1
         num_vectors = max(1, num_rows)
         vectors: dict[int, Float32] = {
@@ -70,7 +73,7 @@ class GradientStore:
     def accumulator(self, index: int) -> Accumulator:
         """The bucket's accumulator, holding what the rows hold now."""
         if not self._exact:
-            return Float32Accumulator(self._rank, self.flat[index])
+            return Float32Accumulator(self._rank, self.flat[index], threads=self._threads)
         return ExactAccumulator(
             self._rank,
             self._rows[index],
@@ -78,6 +81,7 @@ class GradientStore:
             self._num_shards,
             self.flat[index],
             self._totals[index],
+            threads=self._threads,
         )
 
     def scale_to_mean(self, num_samples: int) -> None:

@@ -12,6 +12,7 @@ from dmlf.config import RunConfig
 from dmlf.errors import SchemaMismatch
 from dmlf.numerics.exact import Float32
 from dmlf.protocol import Accumulator, owned_buckets, owner, registry
+from dmlf.runtime.cores import server_threads
 from dmlf.tasks.registry import resolve_task
 from dmlf.tasks.task import NumpyTask
 from dmlf.training.backend import Backend
@@ -109,6 +110,7 @@ class Replica:
             self.config.num_shards,
             one_by_one,
             allocate,
+            1 if self.shards else server_threads(self.config.num_servers),
         )
         self._allocate = allocate
         self._outgoing: dict[int, Float32] = {}

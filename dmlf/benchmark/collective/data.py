@@ -44,8 +44,8 @@ class Values:
 
 
 def calls_per_fill(world_size: int) -> int:
-    """How many in-place calls may follow one another before the values must be put in anew."""
-    return max(1, _GROWTH_BITS // (world_size - 1).bit_length())
+    """How many in-place calls, 2 or more, may follow one another until values are put in anew."""
+    return max(2, _GROWTH_BITS // (world_size - 1).bit_length())
 
 
 def bucket_slices(numel: int, bucket_numel: int) -> list[slice]:

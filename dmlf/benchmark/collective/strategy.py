@@ -11,6 +11,7 @@ from dmlf.numerics import Float32Accumulator
 from dmlf.numerics.exact import Float32
 from dmlf.protocol import Member, confirm_equal, owned_buckets, registry
 from dmlf.runtime import Driver
+from dmlf.runtime.cores import server_threads
 from dmlf.transport import Endpoint
 
 _GO = bytes(32)
@@ -42,6 +43,7 @@ class StrategyTurn:
         self._reference = reference
         self._transport = endpoint.connect()
         self._is_server = rank >= values.world_size
+        self._threads = server_threads(parsed.num_servers) if self._is_server else 1
         self._wholes: list[Float32] = [
             self._transport.allocate(max_numel, np.float32) for _ in range(1 + self._is_server)
         ]
@@ -87,7 +89,8 @@ class StrategyTurn:
         """A bucket of the vector, to be summed."""
         if self._is_server:
             self._vector = self._wholes[step % 2][: self._vector.size]
-        return Float32Accumulator(self._member.rank, self._vector[self._buckets[bucket]])
+        flat = self._vector[self._buckets[bucket]]
+        return Float32Accumulator(self._member.rank, flat, threads=self._threads)
 
     def apply(self, step: int) -> None:
         """Nothing: the sum is the result."""
