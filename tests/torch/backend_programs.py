@@ -26,6 +26,7 @@ from dmlf.errors import (
     ConfigError,
     GroupClosed,
     NoAnswer,
+    PeerLost,
     SchemaMismatch,
     TransportError,
 )
@@ -332,6 +333,23 @@ def rank_that_left() -> str:
         with pytest.raises(GroupClosed) as caught:
             model(torch.ones(1, 4)).sum().backward()
         return str(caught.value)
+
+
+def answer_of_one_that_stays() -> float:
+    """Rank 1 leaves; what rank 0, which then asks anybody, gets from rank 2."""
+    with group("tcp", timeout_s=60) as (rank, _size):
+        store = dist.distributed_c10d._get_default_store()
+        value = torch.tensor([7.0])
+        if rank == 2:
+            store.wait(["lost"])
+            dist.send(value, 0)
+        elif rank == 0:
+            with pytest.raises(PeerLost):
+                dist.recv(value, 1)
+            store.set("lost", "")
+            value.zero_()
+            assert dist.recv(value) == 2
+        return float(value)
 
 
 def aborted() -> str:

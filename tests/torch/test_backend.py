@@ -117,6 +117,10 @@ def test_a_destroyed_group_leaves_nothing(tmp_path: Path) -> None:
     dmlf.launch(programs.nothing_is_left, 2, (str(tmp_path / "meeting"),))
 
 
+def test_a_receive_from_anybody_outlives_one_that_left() -> None:
+    assert dmlf.launch(programs.answer_of_one_that_stays, 3)[0] == 7.0
+
+
 def test_misuse_gets_one_line() -> None:
     for told in dmlf.launch(programs.refused, 2):
         assert len(told) == 8
