@@ -71,7 +71,8 @@ def add_verbs(verbs: Any) -> None:
         type=float,
         default=0.05,
         metavar="SECONDS",
-        help="how long a turn lasts; longer calls are made once a turn",
+        help="how long a turn lasts, after a first call that is not timed; longer calls are made "
+        "once more",
     )
     parser.add_argument(
         "--bucket-bytes",
